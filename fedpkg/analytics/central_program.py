@@ -18,13 +18,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedpkg.analytics import calling, eras, serialise, task_files
+from fedpkg.analytics import calling, eras, guard, serialise, task_files
 from fedpkg.analytics.backend import COMPLETED, Organization
 from fedpkg.analytics.coordinated import Coordinated
 from fedpkg.analytics.current import Call
 from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.in_process import InProcess, MockNode
 from fedpkg.analytics.node import Node, read_node
+from fedpkg.analytics.policy import NotAllowed, policy_of
 from fedpkg.analytics.recorded import Recorded
 from fedpkg.client import coordinator
 from fedpkg.client.coordinator import SessionEnded, Step
@@ -42,7 +43,8 @@ def main(module: str) -> None:
     step = next(rounds)
     asked = step.parameters
     nodes = _nodes(asked)
-    labels = asked["databases"] or ([DEFAULT] if DEFAULT in nodes[0].databases else list(nodes[0].databases))
+    there = [*nodes[0].databases, *nodes[0].withheld]
+    labels = asked["databases"] or ([DEFAULT] if DEFAULT in there else there)
     everyone, clients = _organizations(step, asked["organizations"])
     session = Coordinated(
         rounds,
@@ -62,6 +64,9 @@ def main(module: str) -> None:
         result = _call(module, backend, nodes[0], asked)
     except SessionEnded:
         raise
+    except NotAllowed as error:
+        session.fail(f"not_allowed: {nodes[0].organization}, {asked['method']}: {error}{_failures(backend)}")
+        sys.exit(1)
     except SystemExit as end:
         session.fail(f"{asked['method']} ended its process with exit code {end.code!r:.80}{_failures(backend)}")
         raise
@@ -85,9 +90,14 @@ def _call(module: str, backend: Recorded, node: Node, asked: Mapping[str, Any]) 
         era, method, asked["args"], asked["kwargs"], is_central=is_central, allow_pickle=allow_pickle
     )
     if is_central:
+        policy = policy_of(node.policy)
+        if node.policy:  # before a line of the algorithm runs
+            asked_for = guard.asked_of(data)
+            guard.check_call(policy, node, asked_for, number=None)
         with task_files.written(node, backend, data) as ready:
             call = Call(backend, ready, backend.databases, Frames(node))
-            return eras.answer(module, data, call, allow_pickle=allow_pickle)
+            result = eras.answer(module, data, call, allow_pickle=allow_pickle)
+        return guard.released_result(policy, node, asked_for.method, result) if node.policy else result
     task_id = backend.create(data, [one.organization_id for one in backend.organizations()], name=method)
     backend.run()
     names = {one.organization_id: one.name for one in backend.organizations()}

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from fedpkg.analytics import eras
 from fedpkg.analytics.backend import COMPLETED, CRASHED, FAILED, KILLED, NOT_ALLOWED, Organization
 from fedpkg.analytics.node import Node
 from fedpkg.analytics.recorded import Recorded, Task
@@ -40,6 +41,8 @@ class _Job:
     databases: Sequence[str]
     name: str
     task_id: int
+    asked: int = 1  # organisations that the same is asked of
+    method: str = ""
     depth: int = 1
     answers: list[list[_Job]] = field(default_factory=list)  # of the tasks that it wanted
     ended: tuple[str, bytes | None, str] | None = None
@@ -111,7 +114,8 @@ class Coordinated(Recorded):
     # ---- requests
 
     def _jobs(self, task: Task) -> list[_Job]:
-        return [_Job(task.input_, one, task.databases, task.name, task.task_id) for one in task.organization_ids]
+        ids, method = task.organization_ids, _method(task.input_)
+        return [_Job(task.input_, one, task.databases, task.name, task.task_id, len(ids), method) for one in ids]
 
     def _note(self, jobs: Sequence[_Job]) -> None:
         """Log why tasks have no result."""
@@ -157,6 +161,7 @@ class Coordinated(Recorded):
             entry_point=ENTRY_POINT,
             clients=list(payloads),
             reply_kind="records",
+            parameters={"method": jobs[0].method},
             payload=next(iter(payloads.values())) if is_shared else None,
             payloads={} if is_shared else payloads,
             required=0,
@@ -183,6 +188,7 @@ class Coordinated(Recorded):
             ],
             "image": self.image,
             "initiator": self.organization_id,
+            "asked": job.asked,
             "allow_pickle": self._allow_pickle,
             "created_at": self._now,
             "answers": answers,
@@ -227,7 +233,8 @@ class Coordinated(Recorded):
                 return []
             data = records.sets["inputs"][str(number)].tobytes()
             ids = [each for each in one["organizations"] if each in self._clients]
-            each = [_Job(data, place, one["databases"], one["name"], job.task_id, depth=job.depth + 1) for place in ids]
+            given = (one["databases"], one["name"], job.task_id, len(ids), _method(data), job.depth + 1)
+            each = [_Job(data, place, *given) for place in ids]
             job.answers.append(each)
             found += each
         return found
@@ -240,16 +247,22 @@ class Coordinated(Recorded):
 
 
 def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
-    """The fewest requests for these tasks: an organisation is once in each."""
-    groups: list[list[_Job]] = []
-    times: Counter[int] = Counter()
+    """The fewest requests for these tasks: an organisation is once in each, and all call the same function."""
+    groups: dict[tuple[str, int], list[_Job]] = {}
+    times: Counter[tuple[str, int]] = Counter()
     for job in jobs:
-        number = times[job.organization_id]
-        times[job.organization_id] += 1
-        if number == len(groups):
-            groups.append([])
-        groups[number].append(job)
-    return groups
+        number = times[job.method, job.organization_id]
+        times[job.method, job.organization_id] += 1
+        groups.setdefault((job.method, number), []).append(job)
+    return list(groups.values())
+
+
+def _method(input_: bytes) -> str:
+    """The function that an input asks for; nothing, if that cannot be said without running a pickle."""
+    try:
+        return "" if eras.is_pickle(input_) else eras.asked_of(input_).method
+    except Exception:  # the task itself will fail, and say why
+        return ""
 
 
 def _array(data: bytes) -> Any:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
+from fedpkg.analytics.node import Database
 from fedpkg.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -134,6 +135,36 @@ def _pandas(where: str) -> Any:
 
 def _missing(where: str, name: str, install: str = "fedpkg[tabular]") -> DataError:
     return DataError(f"{where}: {name} is not installed, which reads it", hint=f"pip install '{install}'")
+
+
+def count_rows(database: Database, *, about: str) -> int | None:
+    """The rows of a database, of the largest table of an SQLite file; None: they cannot be counted.
+
+    Raises:
+        DataError: It cannot be read.
+    """
+    options = {name: value for name, value in database.options.items() if name != "preprocessing"}
+    if database.kind == "csv":
+        path = check_path(database.uri, about, is_folder=False)
+        if os.path.getsize(path) > _LARGE_BYTES:
+            given = {"sep": options.get("separator"), "encoding": options.get("encoding")}
+            chunks = _pandas(about).read_csv(
+                path,
+                **{name: value for name, value in given.items() if value is not None},
+                usecols=[0],
+                chunksize=_ROWS_AT_ONCE,
+            )
+            return sum(len(chunk) for chunk in chunks)
+    if database.kind in ("csv", "parquet", "excel"):
+        return len(read(database.uri, database.kind, about=about, **options))
+    if database.kind == "sql" and options.get("query"):
+        return len(read(database.uri, database.kind, about=about, **options))
+    if database.kind == "sql" and not is_url(database.uri):
+        names = "SELECT name FROM sqlite_master WHERE type = 'table'"
+        tables = read(database.uri, "sql", query=names, about=about)["name"]
+        counts = [f'SELECT count(*) AS n FROM "{one.replace(chr(34), chr(34) * 2)}"' for one in tables]
+        return max((int(read(database.uri, "sql", query=one, about=about)["n"][0]) for one in counts), default=0)
+    return None
 
 
 # ---------------------------------------------------------------- CSV

@@ -10,6 +10,7 @@ from __future__ import annotations
 import builtins
 import ctypes
 import gc
+import json
 import os
 import select
 import signal
@@ -17,15 +18,16 @@ import struct
 import sys
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from fedpkg.analytics.policy import NotAllowed
 from fedpkg.client.errors import ClientError
 
 _PR_SET_DUMPABLE, _PR_SET_CHILD_SUBREAPER = 4, 36
 _HEADER = struct.Struct(">cQ")
-_RESULT, _ERROR = b"r", b"e"
+_RESULT, _ERROR, _REFUSED = b"r", b"e", b"n"
 _LOOK_S = 0.05  # between two looks whether a child that sends nothing has ended
 _ERROR_CHARACTERS = 10_000
 
@@ -35,7 +37,11 @@ class AlgorithmFailed(ClientError):
 
 
 def run_enclosed(
-    function: Callable[[], bytes], *, max_bytes: int = 1 << 30, quiet: bool = False, keep_open: Sequence[int] = ()
+    function: Callable[[], bytes],
+    *,
+    max_bytes: int = 1 << 30,
+    quiet: bool = False,
+    show: Callable[[BaseException], str] | None = None,
 ) -> bytearray:
     """Call ``function`` in a child process, and return the bytes that it returns.
 
@@ -45,9 +51,10 @@ def run_enclosed(
     Args:
         max_bytes: Of a result.
         quiet: Whether the algorithm's output is dropped, and of an exception only the type is told: both may have data.
-        keep_open: Numbers of files that the child gets besides standard output and error.
+        show: The traceback of an exception as text, for the log; None: all of it.
 
     Raises:
+        NotAllowed: The function raised it.
         AlgorithmFailed: An exception, another end of the process, or too many bytes.
     """
     sys.stdout.flush()
@@ -60,7 +67,7 @@ def run_enclosed(
         warnings.simplefilter("ignore", DeprecationWarning)  # libraries have started threads, but none has a lock
         pid = os.fork()
     if pid == 0:
-        _child(function, tell, quiet, {tell, *keep_open})
+        _child(function, tell, quiet, show)
     os.close(tell)
     try:
         return _receive(told, pid, max_bytes, quiet)
@@ -93,7 +100,9 @@ def remove_planted(*paths: str) -> None:
 # ---------------------------------------------------------------- the child
 
 
-def _child(function: Callable[[], bytes], tell: int, quiet: bool, keep_open: set[int]) -> NoReturn:
+def _child(
+    function: Callable[[], bytes], tell: int, quiet: bool, show: Callable[[BaseException], str] | None
+) -> NoReturn:
     code = 1
     try:
         nothing = os.open(os.devnull, os.O_RDWR)
@@ -101,9 +110,10 @@ def _child(function: Callable[[], bytes], tell: int, quiet: bool, keep_open: set
         if quiet:
             os.dup2(nothing, 1)
             os.dup2(nothing, 2)
-        _close_all_but(keep_open)
+        os.closerange(3, tell)
+        os.closerange(tell + 1, 1 << 16)
         _prctl(_PR_SET_DUMPABLE, 1)  # so that its memory can be measured
-        kind, content = _outcome(function, quiet)
+        kind, content = _outcome(function, quiet, show)
         sys.stdout.flush()
         sys.stderr.flush()
         _send(tell, _HEADER.pack(kind, len(content)))
@@ -113,24 +123,21 @@ def _child(function: Callable[[], bytes], tell: int, quiet: bool, keep_open: set
         os._exit(code)
 
 
-def _outcome(function: Callable[[], bytes], quiet: bool) -> tuple[bytes, bytes]:
+def _outcome(
+    function: Callable[[], bytes], quiet: bool, show: Callable[[BaseException], str] | None
+) -> tuple[bytes, bytes]:
     try:
         return _RESULT, function()
     except SystemExit as error:
-        return _ERROR, f"it ended with exit code {error.code!r:.80}".encode(errors="replace")
+        return _ERROR, f"the function ended its process with exit code {error.code!r:.80}".encode(errors="replace")
+    except NotAllowed as error:
+        return _REFUSED, json.dumps([error.rule, error.why]).encode()
     except BaseException as error:
         if quiet:
             return _ERROR, type(error).__name__.encode(errors="replace")
-        traceback.print_exc()
-        text = str(error) if isinstance(error, ClientError) else f"{type(error).__name__}: {error}"
+        print(traceback.format_exc() if show is None else show(error), file=sys.stderr)
+        text = f"{type(error).__name__}: {error}"
         return _ERROR, text[:_ERROR_CHARACTERS].encode(errors="replace")
-
-
-def _close_all_but(kept: set[int]) -> None:
-    low = 3
-    for number in (*sorted(kept), 1 << 16):
-        os.closerange(low, number)
-        low = number + 1
 
 
 def _send(fd: int, content: bytes) -> None:
@@ -151,11 +158,21 @@ def _receive(told: int, pid: int, max_bytes: int, quiet: bool) -> bytearray:
             "return aggregates, or raise limits.reply_bytes",
         )
     content = _exactly(told, pid, size)
-    if kind != _RESULT:
-        text = content[:_ERROR_CHARACTERS].decode(errors="replace")
-        # The algorithm can send a text of its own, or name an exception as it likes.
-        raise AlgorithmFailed(text if not quiet or hasattr(builtins, text) else "it raised an exception")
-    return content
+    if kind == _RESULT:
+        return content
+    text = content[:_ERROR_CHARACTERS].decode(errors="replace")
+    # The algorithm can send texts of its own, and name an exception as it likes.
+    if kind == _REFUSED:
+        raise _refused(text, quiet)
+    raise AlgorithmFailed(text if not quiet or hasattr(builtins, text) else "it raised an exception")
+
+
+def _refused(text: str, quiet: bool) -> NotAllowed:
+    try:
+        rule, why = map(str, json.loads(text))
+    except (ValueError, TypeError):
+        rule, why = "", ""
+    return NotAllowed("policy", "it refuses this") if quiet or not rule else NotAllowed(rule, why)
 
 
 def _exactly(told: int, pid: int, size: int) -> bytearray:

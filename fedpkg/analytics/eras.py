@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from fedpkg.analytics import calling, serialise
 from fedpkg.analytics.current import Call
+from fedpkg.analytics.node import Database
 
 OLD = "v3"  # versions 1 to 3; "v4" and "v5" are written as JSON
 
@@ -19,6 +21,32 @@ OLD = "v3"  # versions 1 to 3; "v4" and "v5" are written as JSON
 def is_old(input_: bytes) -> bool:
     """Whether an input was written by an algorithm of versions 1 to 3."""
     return input_.lstrip()[:1] != b"{"
+
+
+def is_pickle(data: bytes) -> bool:
+    """Whether an input, or a result, is a pickle."""
+    return is_old(data) and serialise.split(data, what="the data")[0] in ("", "pickle")
+
+
+def asked_of(input_: bytes) -> calling.Input:
+    """The function that an input asks for, under its name in the module, and its arguments. It must be no pickle."""
+    if not is_old(input_):
+        return calling.input_of(serialise.from_json(input_, what="the input"))
+    given = legacy().read_input(input_)
+    return replace(calling.input_of(given), method=legacy().function_name(given))
+
+
+def database_options(input_: bytes, database: Database | None) -> dict[str, Any]:
+    """What an input of versions 1 to 3 says about its database, such as the query."""
+    if database is None or not is_old(input_):
+        return {}
+    found: dict[str, Any] = legacy().database_options(legacy().read_input(input_), database.kind)
+    return found
+
+
+def legacy() -> Any:
+    """What reads and answers inputs of versions 1 to 3."""
+    return importlib.import_module("fedpkg.analytics.legacy.calling")
 
 
 def write_input(
@@ -46,7 +74,6 @@ def answer(module: str, input_: bytes, call: Call, *, allow_pickle: bool = False
         Exception: whatever the function raises, and what is wrong with the input or the result.
     """
     if is_old(input_):
-        legacy: Any = importlib.import_module("fedpkg.analytics.legacy.calling")
-        result: bytes = legacy.answer(module, input_, call, allow_pickle=allow_pickle)
+        result: bytes = legacy().answer(module, input_, call, allow_pickle=allow_pickle)
         return result
     return calling.answer(module, input_, call)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -29,14 +29,28 @@ class Database:
 
 @dataclass(frozen=True)
 class Node:
-    """The node of one organisation. Ids count from 1. ``environment`` are variables for its algorithms."""
+    """The node of one organisation. Ids count from 1.
+
+    Args:
+        environment: Variables for its algorithms.
+        policy: Plain values, for `fedpkg.analytics.policy.policy_of`; empty: it allows everything.
+        algorithm: What the runner knows of the algorithm: name, digest, signers, and its functions by name.
+        initiator: The organisation whose function creates the tasks: its name and its id, as texts.
+        shares_logs: Whether the researcher sees what an algorithm prints, and the texts of its exceptions.
+        withheld: Labels of databases that the policy keeps from every algorithm, with the rule.
+    """
 
     organization_id: int = 1
     organization: str = ""
     collaboration_id: int = 1
+    collaboration: str = ""
     databases: Mapping[str, Database] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     policy: Mapping[str, Any] = field(default_factory=dict)
+    algorithm: Mapping[str, Any] = field(default_factory=dict)
+    initiator: Sequence[str] = ()
+    shares_logs: bool = True
+    withheld: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def node_id(self) -> int:

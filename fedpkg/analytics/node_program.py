@@ -13,12 +13,14 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
 
-from fedpkg.analytics import calling, eras, task_files
+from fedpkg.analytics import calling, eras, guard, task_files
 from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.current import Call
+from fedpkg.analytics.enclosed import AlgorithmFailed, remove_planted
 from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.nested import Nested, Wants
 from fedpkg.analytics.node import Node, read_node
+from fedpkg.analytics.policy import NotAllowed
 from fedpkg.client.records import Records, load_records, write_records
 from fedpkg.client.task import task
 
@@ -36,24 +38,32 @@ def main(words: Sequence[str]) -> None:
     now = task()
     if now.data_path is None:
         _end("the node has no data")
-    sys.path.insert(0, os.getcwd())
     try:
-        reply = answer(module, load_records(given), read_node(now.data_path))
+        records, node = load_records(given), read_node(now.data_path)
+        method = now.parameters.get("method")
+        reply = guard.answered(records, node, method, lambda frames: answer(module, records, node, frames))
+    except NotAllowed as error:
+        _end(str(error), NOT_ALLOWED_CODE)
+    except AlgorithmFailed as error:
+        _end(str(error))
     except SystemExit as error:
         _end(f"the function ended its process with exit code {error.code!r:.80}")
     except BaseException as error:
         print(calling.traceback_of(error), file=sys.stderr)
         _end(f"{type(error).__name__}: {error}")
+    if guard.is_guarded(node):
+        remove_planted(out, f"{out}-metadata")
     write_records(out, reply)
 
 
-def answer(module: str, records: Records, node: Node) -> Records:
+def answer(module: str, records: Records, node: Node, frames: Frames) -> Records:
     """The reply to the records of a task. Raises whatever the function does."""
+    sys.path.insert(0, os.getcwd())  # not before: the process that checks runs no code of the algorithm
     about, data = records.data, records.sets["task"]["input"].tobytes()
     backend = _backend(node, about, records.sets.get("answers", {}))
     try:
         with task_files.written(node, backend, data) as ready:
-            call = Call(backend, ready, backend.databases, Frames(node))
+            call = Call(backend, ready, backend.databases, frames)
             result = eras.answer(module, data, call, allow_pickle=about["allow_pickle"])
     except Wants:
         wants, inputs = backend.wanted()
@@ -90,8 +100,8 @@ def _array(data: bytes) -> Any:
     return np.frombuffer(data, np.uint8)
 
 
-def _end(reason: str) -> NoReturn:
+def _end(reason: str, code: int = FAILED_CODE) -> NoReturn:
     """End without a reply; the last line of the log is the reason."""
     sys.stdout.flush()
     sys.stderr.write(f"{SAID}{' '.join(reason.split())}\n")
-    raise SystemExit(FAILED_CODE)
+    raise SystemExit(code)

@@ -30,10 +30,10 @@ def read_with_duckdb(path: str, where: str) -> Any:
     connection = duckdb.connect()
     try:
         source = "read_parquet(?, hive_partitioning = false)"
-        literal = [_escaped(path)]
+        literal = [pattern_of(path)]
         described = connection.execute(f"DESCRIBE SELECT * FROM {source}", literal).fetchall()
         types = {name: kind.strip('"') for name, kind, *_ in described}
-        told = _metadata(connection, literal)
+        told = metadata(connection, literal)
         in_file = connection.execute("SELECT name, logical_type FROM parquet_schema(?)", literal).fetchall()
         if strange := [name for name in types if name not in {one for one, _ in in_file}]:
             raise DataError(
@@ -47,7 +47,7 @@ def read_with_duckdb(path: str, where: str) -> Any:
         columns = {
             name: _column(
                 pandas,
-                connection.execute(f"SELECT {_quoted(name)} AS one FROM {source}", literal),
+                connection.execute(f"SELECT {quoted(name)} AS one FROM {source}", literal),
                 kind,
                 str(of_pandas.get(name, {}).get("numpy_type", "")),
             )
@@ -62,9 +62,9 @@ def read_with_duckdb(path: str, where: str) -> Any:
     return _indexed(pandas, pandas.DataFrame(columns, copy=False), told)
 
 
-def _metadata(connection: Any, path: list[str]) -> dict[str, Any]:
+def metadata(connection: Any, path: list[str]) -> dict[str, Any]:
     """What pandas has noted in the file about the frame; nothing, if another program has written it."""
-    rows = connection.execute("SELECT value FROM parquet_kv_metadata(?) WHERE key = 'pandas'::BLOB", path).fetchall()
+    rows = connection.execute("SELECT value FROM parquet_kvmetadata(?) WHERE key = 'pandas'::BLOB", path).fetchall()
     found = json.loads(rows[0][0]) if rows else {}
     return found if isinstance(found, dict) else {}
 
@@ -124,10 +124,10 @@ def _indexed(pandas: Any, frame: Any, told: Mapping[str, Any]) -> Any:
     return frame
 
 
-def _quoted(name: str) -> str:
+def quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _escaped(path: str) -> str:
+def pattern_of(path: str) -> str:
     """The path as a pattern that fits this file only."""
     return re.sub(r"([*?\[])", r"[\1]", path)

@@ -43,6 +43,8 @@ from fedpkg.session.estimate import LARGE_CLIENTS, Known, check_disk, estimate, 
 from fedpkg.session.former_rules import check_repeated_split
 from fedpkg.session.local_data import with_local_data
 from fedpkg.session.node_data import with_nodes
+from fedpkg.session.policed import FILE as CALLS
+from fedpkg.session.policed import Calls
 from fedpkg.session.seed_model import seed_model_of
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, PackageRow, SessionRow
@@ -111,7 +113,8 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
     folder = home.session_folder(session.session_id)
     mark = mark_beginning(folder)
     executor = here.held.enter_context(here.workshop.executor(config, on_disk, session.session_id, control))
-    clients = with_nodes(config, _clients(here, config, package, strategy, sampler), folder)
+    clients = _clients(here, config, package, strategy, sampler)
+    clients = with_nodes(config, clients, folder, package, Calls(home.root / CALLS))
     from fedpkg.controller.session import begin_session
 
     weights, form = None, WITHOUT_MODEL

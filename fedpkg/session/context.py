@@ -13,6 +13,8 @@ from fedpkg.files import NO_SPACE
 from fedpkg.reporting.provenance import note_start
 from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
+from fedpkg.session.node_data import node_folders
+from fedpkg.session.policed import policed
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.home import Home
@@ -74,6 +76,8 @@ def context_of(
     from fedpkg.strategies import make_strategy
     from fedpkg.strategies.master import with_master
 
+    folder = here.home.session_folder(session.session_id)
+    executor = policed(executor, node_folders(config, folder), here.home.root)
     strategy = make_strategy(config.strategy)
     watch = here.held.enter_context(tracked(session, config, home=here.home, store=here.store, watch=here.watch))
 
@@ -92,7 +96,7 @@ def context_of(
     return SessionContext(
         session=session,
         config=config,
-        folder=here.home.session_folder(session.session_id),
+        folder=folder,
         home=here.home.root,
         spec=spec,
         limits=limits_of(config.limits),

@@ -1,4 +1,8 @@
-"""The folder of each node of a federated algorithm: its databases, and a node.json that lists them."""
+"""The folder of each node of a federated algorithm: its databases, and a node.json that lists them.
+
+A node's configuration (`clients.node_config`) gives its databases, environment and policy. What the policy hides is not
+in the folder, so an isolated algorithm cannot open it.
+"""
 
 from __future__ import annotations
 
@@ -11,57 +15,87 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from fedpkg.analytics import databases as readers
 from fedpkg.analytics.central_program import DEFAULT
-from fedpkg.analytics.node import Database, Node, write_node
+from fedpkg.analytics.node import Database, Node, read_node, write_node
+from fedpkg.analytics.policy import NotAllowed, Policy, policy_of
+from fedpkg.compute_package.algorithm import RPC, read_algorithm
+from fedpkg.compute_package.signing import read_signatures, signature_path
+from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import RunConfig
 from fedpkg.data.base import ClientData
 from fedpkg.data.entities import entities_of
-from fedpkg.data.node_configuration import NodeConfiguration, kind_of, read_federation
+from fedpkg.data.node_configuration import Federation, NodeConfiguration, kind_of, read_federation
+from fedpkg.data.views import write_view
 from fedpkg.errors import ConfigError, DataError, nearest
 from fedpkg.files import copy_file
 from fedpkg.log import event
 from fedpkg.session.configuration import ALGORITHM
+from fedpkg.session.policed import Calls
 
 logger = logging.getLogger("fedpkg.session")
-
 NODES = "nodes"  # a folder of the session
 _GLOB = re.compile(r"[*?\[]")
 
 
-def with_nodes(config: RunConfig, clients: Sequence[ClientData], folder: Path) -> Sequence[ClientData]:
+def with_nodes(
+    config: RunConfig,
+    clients: Sequence[ClientData],
+    folder: Path,
+    package: UnpackedPackage,
+    calls: Calls,
+) -> Sequence[ClientData]:
     """The clients with the folders of their nodes as data, if the strategy runs an algorithm; else as they are.
 
     Args:
         folder: that of the session.
+        calls: counts those of the central function.
 
     Raises:
         DataError: a node has no database, or one does not exist.
+        ConfigError: a node's configuration is wrong, or the run would break its policy.
     """
     if config.strategy.get("name") != ALGORITHM:
         return clients
     _check_names(config, [client.client_id for client in clients])
-    configurations = _configurations(config, [client.client_id for client in clients])
-    found = _databases(config, clients, configurations)
+    federation = _federation(config, clients)
+    found = _databases(config, clients, federation)
+    algorithm = _algorithm(config, package)
+    collaboration, host = _collaboration(config), str(config.strategy.get("host") or clients[0].client_id)
+    position = next((number for number, one in enumerate(clients, 1) if one.client_id == host), 1)
     made = []
     for number, client in enumerate(clients, 1):
-        databases = found[client.client_id]
+        name, databases = client.client_id, found[client.client_id]
         if not databases:
             raise DataError(
-                f"the node {client.client_id} has no database",
+                f"the node {name} has no database",
                 hint="--database default='data/*.csv' (clients.databases), or `data` of each entity",
             )
-        _check_apart(config, client.client_id, databases)
+        _check_apart(config, name, databases)
         place = folder / NODES / str(number)
         place.mkdir(parents=True)
-        configured = configurations.get(client.client_id)
+        settings = federation.nodes.get(name, NodeConfiguration(Path()))
+        policy = policy_of(settings.policy)
+        if settings.policy:
+            _check_run(config, name, policy)
+        withheld = _withheld(name, databases, policy)
         node = Node(
             organization_id=number,
-            organization=client.client_id,
-            databases={label: _put(one, place) for label, one in databases.items()},
-            environment={} if configured is None else configured.environment,
-            policy={} if configured is None else configured.policy,
+            organization=name,
+            collaboration=collaboration,
+            databases={
+                label: _put(one, place, name, policy) for label, one in databases.items() if label not in withheld
+            },
+            environment=settings.environment,
+            policy=settings.policy,
+            algorithm=algorithm,
+            initiator=(host, str(position)),
+            shares_logs=settings.share_logs,
+            withheld=withheld,
         )
         write_node(str(place), node)
+        if name == host:
+            _count_central(config, node, policy, calls, folder.name)
         made.append(replace(client, path=place))
     return made
 
@@ -81,36 +115,117 @@ def _check_names(config: RunConfig, client_ids: Sequence[str]) -> None:
             )
 
 
-def _configurations(config: RunConfig, client_ids: Sequence[str]) -> Mapping[str, NodeConfiguration]:
-    """The configurations of nodes by organization; what they set without effect is said once."""
+def node_folders(config: RunConfig, folder: Path) -> dict[str, Path]:
+    """The folders of the nodes of a session, by client; none, if its strategy runs no algorithm."""
+    if config.strategy.get("name") != ALGORITHM or not (folder / NODES).is_dir():
+        return {}
+    return {read_node(str(place)).organization: place for place in (folder / NODES).iterdir()}
+
+
+# ---------------------------------------------------------------- configurations and policies
+
+
+def _federation(config: RunConfig, clients: Sequence[ClientData]) -> Federation:
+    """The configurations of the nodes. Keys that are not used are named once."""
     entities = entities_of(config.clients)
-    ignored = () if entities is None else entities.ignored
-    found: Mapping[str, NodeConfiguration] = {}
+    ignored = [] if entities is None else list(entities.ignored)
+    found = Federation({})
     if config.clients.node_config is not None:
-        api_keys = None if entities is None else entities.api_keys
-        federation = read_federation(Path(config.clients.node_config), client_ids, api_keys=api_keys)
-        found, ignored = federation.nodes, tuple(dict.fromkeys([*ignored, *federation.ignored]))
-    if ignored:
-        event(logger, logging.INFO, "nodes.ignored", keys=", ".join(ignored))
+        keys = {} if entities is None else entities.api_keys
+        found = read_federation(Path(config.clients.node_config), [one.client_id for one in clients], api_keys=keys)
+    if ignored := [*ignored, *found.ignored]:
+        event(logger, logging.INFO, "nodes.ignored", keys=", ".join(dict.fromkeys(ignored)))
+    if found.server is not None:
+        event(logger, logging.INFO, "nodes.server", about=found.server.description, level=found.server.log_level or "")
     return found
 
 
+def _collaboration(config: RunConfig) -> str:
+    """The name of the collaboration that the organisations belong to; nothing, if it has none."""
+    entities = entities_of(config.clients)
+    parents = [] if entities is None else [one.parent for one in entities.clients if one.parent is not None]
+    return parents[0] if parents else ""
+
+
+def _algorithm(config: RunConfig, package: UnpackedPackage) -> dict[str, Any]:
+    """What a node can know of the algorithm without running it."""
+    module = str(config.strategy["module"])
+    functions = {
+        one.name if one.kind == "central" or one.era != "v3" else f"{RPC}{one.name}": {"kind": one.kind, "doc": one.doc}
+        for one in read_algorithm(package.folder, module).functions.values()
+    }
+    signatures, path = [], Path(config.package)
+    if (file := signature_path(path)).exists():
+        signatures = [one.signer for one in read_signatures(file, package.digest) if one.holds(package.digest)]
+    return {"name": module, "digest": package.digest, "signers": signatures, "functions": functions}
+
+
+def _check_run(config: RunConfig, name: str, policy: Policy) -> None:
+    """Raises ConfigError: the run would go round the policy."""
+    if config.strategy.get("in_process"):
+        raise ConfigError(
+            f"the node {name} has a policy, and a mock runs the algorithm with the data of all nodes in one process",
+            hint="run it as a session (fedpkg algorithm run), or without --node-config",
+        )
+    if policy.isolated and not config.isolate.enabled:
+        raise ConfigError(
+            f"the policy of {name} wants algorithms isolated, and this run does not isolate them",
+            hint="leave out --no-isolate; or write `isolated: false` into the policy, which an algorithm that is not "
+            "isolated can get round",
+        )
+
+
+def _withheld(name: str, databases: Mapping[str, Database], policy: Policy) -> dict[str, str]:
+    """Databases with too few rows, which no algorithm may open."""
+    found = {}
+    for label, one in databases.items():
+        if policy.minimum_rows_of(label) is None:
+            continue
+        try:
+            policy.check_rows(label, readers.count_rows(one, about=_about(label, name)))
+        except NotAllowed as error:
+            found[label] = error.rule
+    return found
+
+
+def _count_central(config: RunConfig, node: Node, policy: Policy, calls: Calls, session_id: str) -> None:
+    """Raises ConfigError: the central function was called too often at its host."""
+    method = str(config.strategy["method"])
+    maximum = policy.maximum_calls_of(method)
+    if config.strategy.get("kind") != "central" or maximum is None:
+        return
+    if not calls.take(node.collaboration, node.organization, method, session_id, maximum=maximum):
+        raise ConfigError(
+            f"not_allowed: the policy of {node.organization} allows {maximum} calls of {method} (maximum_calls)",
+            hint="its node would have to allow more",
+        )
+
+
+def _about(label: str, name: str) -> str:
+    return f"database {label!r} of {name}"
+
+
+# ---------------------------------------------------------------- databases
+
+
 def _databases(
-    config: RunConfig, clients: Sequence[ClientData], configurations: Mapping[str, NodeConfiguration]
+    config: RunConfig, clients: Sequence[ClientData], federation: Federation
 ) -> Mapping[str, dict[str, Database]]:
     """The databases of each client by label; their URIs are absolute paths, or URLs.
 
-    Those of the run take precedence over those of a node's configuration.
+    `clients.databases` replaces the places of a node's configuration, and keeps its options.
     """
     found: dict[str, dict[str, Database]] = {client.client_id: {} for client in clients}
+    for name, node in federation.nodes.items():
+        found[name] |= node.databases
     for client in clients:
-        if (configured := configurations.get(client.client_id)) is not None:
-            found[client.client_id].update(configured.databases)
         if client.path is not None:
             found[client.client_id][DEFAULT] = _database(DEFAULT, str(client.path))
     for label, pattern in config.clients.databases.items():
         for client_id, uri in _matches(label, pattern, [client.client_id for client in clients]).items():
-            found[client_id][label] = _database(label, uri)
+            known = found[client_id].get(label)
+            made = _database(label, uri)
+            found[client_id][label] = made if known is None or known.kind != made.kind else replace(known, uri=uri)
     return found
 
 
@@ -166,7 +281,7 @@ def _check_apart(config: RunConfig, client_id: str, databases: Mapping[str, Data
     """Raises DataError: a database is in the folder of the algorithm, of which every node gets a copy."""
     package = Path(config.package).resolve()
     for one in databases.values():
-        if "://" not in one.uri and package.is_dir() and Path(one.uri).resolve().is_relative_to(package):
+        if not readers.is_url(one.uri) and package.is_dir() and Path(one.uri).resolve().is_relative_to(package):
             raise DataError(
                 f"the database {one.label!r} of {client_id} is {one.uri}, in the folder of the algorithm, of which "
                 "each node gets a copy",
@@ -174,14 +289,24 @@ def _check_apart(config: RunConfig, client_id: str, databases: Mapping[str, Data
             )
 
 
-def _put(database: Database, place: Path) -> Database:
-    """A database in a node's folder: a link to the file or a copy of it, as tasks see this folder alone."""
-    if "://" in database.uri:
+def _put(database: Database, place: Path, name: str, policy: Policy) -> Database:
+    """A database in a node's folder, as tasks see this folder alone: a link to the file or a copy of it.
+
+    If the policy hides columns, it is a copy without them.
+    """
+    about, is_url = _about(database.label, name), readers.is_url(database.uri)
+    file = re.sub(r"[^A-Za-z0-9_.-]", "_", database.label)
+    if policy.hides_columns_of(database.label):
+        file += Path(database.uri).suffix
+        write_view(database, place / file, lambda column: policy.shows(database.label, column), about=about)
+        return replace(database, uri=file)
+    if is_url:
         return database
+    readers.check_path(database.uri, about, is_folder=database.kind == "folder")
     source = Path(database.uri)
-    name = f"{re.sub(r'[^A-Za-z0-9_.-]', '_', database.label)}{source.suffix if source.is_file() else ''}"
-    _link(source, place / name)
-    return replace(database, uri=name)
+    file += source.suffix if source.is_file() else ""
+    _link(source, place / file)
+    return replace(database, uri=file)
 
 
 def _link(source: Path, target: Path) -> None:

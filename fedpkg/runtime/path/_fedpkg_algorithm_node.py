@@ -2,12 +2,18 @@
 
     python -m _fedpkg_algorithm_node MODULE IN OUT
 
-Runs inside a task's interpreter: the standard library and NumPy, and of fedpkg what `_fedpkg_compat` serves.
+Runs inside a task's interpreter: the standard library and NumPy, and of fedpkg what `_fedpkg_compat` serves. This
+process keeps the node's policy, so it imports nothing from the working folder, which is the algorithm's:
+`sitecustomize` has imported this module before Python put that folder on the path.
 """
 
 from __future__ import annotations
 
+import os
 import sys
+
+if __name__ == "__main__":
+    sys.path[:] = [one for one in sys.path if one and os.path.realpath(one) != os.path.realpath(os.curdir)]
 
 import _fedpkg_compat  # type: ignore[import-not-found]
 

@@ -27,6 +27,8 @@ COMPILED: dict[bytes, types.CodeType] = {}  # source → code of the package's f
 SET_BY_IMPORTS: dict[str, str] = {}  # environment variables that libraries set when they are imported
 THREADS_OF_SCRIPT: dict[str, str] = {}  # thread variables that the script sets before its imports
 
+APART = ("_fedpkg_algorithm_node",)  # programs that import nothing from the package's folder before they say so
+
 WATCHES: list[ImportWatch] = []  # of the running task, if its imports are watched
 
 
@@ -141,7 +143,7 @@ def run_as_main(order: dict[str, Any]) -> int:
 def run_module(name: str) -> int:
     import runpy
 
-    if not getattr(sys.flags, "safe_path", False):
+    if not getattr(sys.flags, "safe_path", False) and name not in APART:
         sys.path.insert(0, os.getcwd())
     runpy._run_module_as_main(name)  # type: ignore[attr-defined]
     return 0

@@ -23,4 +23,8 @@ if os.environ.get("FEDPKG_SEED"):
     import _fedpkg_task  # type: ignore[import-not-found]
 
     _fedpkg_task.prepare(os.environ)
+if "_fedpkg_algorithm_node" in getattr(sys, "orig_argv", ()):
+    import runpy  # noqa: F401 - now, as `python -m` would find both in the working folder first
+
+    import _fedpkg_algorithm_node  # type: ignore[import-not-found]  # noqa: F401
 _run_shadowed()

@@ -46,7 +46,7 @@ def test_the_result_of_the_function_comes_back_and_its_output_is_passed_on(tmp_p
     ("body", "words"),
     [
         ("raise ValueError('17 of 20')", "failed: ValueError: 17 of 20"),
-        ("sys.exit(3)", "failed: it ended with exit code 3"),
+        ("sys.exit(3)", "failed: the function ended its process with exit code 3"),
         ("os._exit(4)", "failed: its process ended with exit code 4 without a result"),
         ("os.kill(os.getpid(), signal.SIGKILL)", "failed: its process was ended by the signal SIGKILL"),
         ("return bytes(1001)", "failed: its result has 1001 bytes, more than the 1000"),

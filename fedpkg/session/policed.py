@@ -1,0 +1,109 @@
+"""An executor that keeps those rules of nodes' policies that no single task can: how often a function was called.
+
+Calls are counted in the home, by collaboration, organisation and function, before a task runs: also those that fail,
+and those of earlier sessions. A task that is repeated after a kill is the same call.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from fedpkg.analytics.node import Node, read_node
+from fedpkg.analytics.policy import NotAllowed, Policy, policy_of
+from fedpkg.waist.answer import Answer, Failure
+from fedpkg.waist.executor import Executor
+from fedpkg.waist.order import Order
+
+FILE = "calls.sqlite"  # in the home
+
+
+class Calls:
+    """Counts calls of functions at organisations, in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def take(self, collaboration: str, organization: str, function: str, call: str, *, maximum: int) -> bool:
+        """Whether a call is one of the first ``maximum``; it counts from now on. The same call counts once."""
+        key = (collaboration, organization, function)
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            connection.execute(
+                "CREATE TABLE IF NOT EXISTS calls (collaboration TEXT, organization TEXT, function TEXT, call TEXT, "
+                "PRIMARY KEY (collaboration, organization, function, call)) WITHOUT ROWID"
+            )
+            connection.execute("BEGIN IMMEDIATE")
+            where = "FROM calls WHERE collaboration = ? AND organization = ? AND function = ?"
+            [(known,)] = connection.execute(f"SELECT count(*) {where} AND call = ?", (*key, call))
+            [(number,)] = connection.execute(f"SELECT count(*) {where}", key)
+            if not known and number < maximum:
+                connection.execute("INSERT INTO calls VALUES (?, ?, ?, ?)", (*key, call))
+            connection.execute("COMMIT")
+            return bool(known) or number < maximum
+        finally:
+            connection.close()
+
+
+class Policed:
+    """An executor for one session, whose clients are nodes with policies."""
+
+    def __init__(self, executor: Executor, nodes: Mapping[str, Node], calls: Calls) -> None:
+        self._executor = executor
+        self._nodes = nodes
+        self._policies = {name: policy_of(node.policy) for name, node in nodes.items()}
+        self._calls = calls
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def submit(self, order: Order) -> Future[Answer]:
+        policy = self._policies.get(order.client_id)
+        if policy is None:
+            return self._executor.submit(order)
+        try:
+            self._count(policy, self._nodes[order.client_id], order)
+        except NotAllowed as error:
+            refused: Future[Answer] = Future()
+            refused.set_result(
+                Answer(task_id=order.task_id, status="failed", failure=Failure("not_allowed", str(error)))
+            )
+            return refused
+        return self._executor.submit(_limited(order, policy))
+
+    def _count(self, policy: Policy, node: Node, order: Order) -> None:
+        method = str(order.parameters.get("method", ""))
+        maximum = policy.maximum_calls_of(method)
+        if maximum is None:
+            return
+        call = f"{order.session_id}/{order.round_number}/{order.call}"
+        if not self._calls.take(node.collaboration, node.organization, method, call, maximum=maximum):
+            raise NotAllowed("maximum_calls", f"{method} was called {maximum} times, the most that is allowed")
+
+
+def policed(executor: Executor, nodes: Mapping[str, Path], home: Path) -> Any:
+    """The executor, if no node has a policy; otherwise one that keeps them.
+
+    Args:
+        nodes: The folders of the nodes' data, by client.
+    """
+    found = {client_id: read_node(str(folder)) for client_id, folder in nodes.items()}
+    if not any(node.policy for node in found.values()):
+        return executor
+    return Policed(executor, found, Calls(home / FILE))
+
+
+def _limited(order: Order, policy: Policy) -> Order:
+    """The order within the time and memory that the policy allows."""
+    timeout_s, memory = order.timeout_s, order.limits.memory_bytes
+    if policy.wall_time_s is not None:
+        timeout_s = policy.wall_time_s if timeout_s is None else min(timeout_s, policy.wall_time_s)
+    if policy.memory_bytes is not None:
+        memory = policy.memory_bytes if memory is None else min(memory, policy.memory_bytes)
+    limits = msgspec.structs.replace(order.limits, memory_bytes=memory)
+    return msgspec.structs.replace(order, timeout_s=timeout_s, limits=limits)
