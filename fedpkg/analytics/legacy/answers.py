@@ -1,4 +1,4 @@
-"""What a server of versions 1 to 3 tells of organisations, tasks and results: dicts in the published form."""
+"""What a server of versions 1 to 3 tells of organizations, tasks and results: dicts in the published form."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def missing(kind: str, id_: object) -> dict[str, Any]:
 def failures(backend: Backend, task_id: int, failed: Sequence[Run], number: int) -> str:
     """Why a task has too few results."""
     names = {one.organization_id: one.name for one in backend.organizations()}
-    lines = [f"{len(failed)} of {number} organisations have no result of task {task_id}:"]
+    lines = [f"{len(failed)} of {number} organizations have no result of task {task_id}:"]
     for one in failed:
         lines.append(
             f"  {names.get(one.organization_id, '?')} (id {one.organization_id}): {one.status}: {last_line(one)}"

@@ -91,15 +91,15 @@ class ContainerClient:
     # ---- tasks
 
     def create_new_task(self, input_: Any, organization_ids: Sequence[int] | None = None) -> dict[str, Any]:
-        """Create a task that runs a function at organisations.
+        """Create a task that runs a function at organizations.
 
         Args:
             input_: ``{"method": …, "args": […], "kwargs": {…}}``, with ``"master": True`` for a central function.
-            organization_ids: None: all organisations, with a warning. (Servers create a task without runs instead,
+            organization_ids: None: all organizations, with a warning. (Servers create a task without runs instead,
                 which has no results.)
 
         Raises:
-            ValueError: An empty list, an organisation that does not exist, or one twice.
+            ValueError: An empty list, an organization that does not exist, or one twice.
             SerialisationError: The input has something that cannot be sent.
         """
         return self._create(input_, organization_ids)
@@ -130,15 +130,15 @@ class ContainerClient:
         return self._task(task_id) or answers.missing("task", task_id)
 
     def get_results(self, task_id: int) -> list[Any]:
-        """The results of a task, in the order in which its organisations were named.
+        """The results of a task, in the order in which its organizations were named.
 
         Raises:
-            CollectResultsError: An organisation has none, since its function failed; or there is no such task.
+            CollectResultsError: An organization has none, since its function failed; or there is no such task.
         """
         return self._results(task_id)
 
     def get_organizations_in_my_collaboration(self) -> list[dict[str, Any]]:
-        """All organisations as dicts: id, name, domain …"""
+        """All organizations as dicts: id, name, domain …"""
         return [answers.organization(one) for one in self._backend.organizations()]
 
     def get_algorithm_addresses(self, task_id: int) -> Any:
@@ -234,7 +234,7 @@ class ContainerClient:
     def _asked(self, method: str, ids: Iterable[int] | None) -> list[int]:
         if ids is None:
             warnings.warn(
-                f"the task {method!r} names no organisations, so all of them run it; a server would run it nowhere. "
+                f"the task {method!r} names no organizations, so all of them run it; a server would run it nowhere. "
                 "Name them: organization_ids=[…]",
                 stacklevel=4,
             )
@@ -243,7 +243,7 @@ class ContainerClient:
             raise ValueError(f"organization_ids of the task {method!r} is {ids!r}; it must be a list of ids")
         asked = list(ids)
         if not asked:
-            raise ValueError(f"the task {method!r} is for no organisation: organization_ids is empty")
+            raise ValueError(f"the task {method!r} is for no organization: organization_ids is empty")
         return asked
 
     def _looked_at(self, task_id: int) -> dict[str, Any]:
@@ -252,9 +252,10 @@ class ContainerClient:
 
     def _task(self, task_id: int) -> dict[str, Any] | None:
         try:
-            return self._looked_at(task_id)
-        except CollectResultsError:
+            self._backend.about(task_id)
+        except KeyError:
             return None
+        return self._looked_at(task_id)
 
     def _ended(self, task_id: int) -> Sequence[Run]:
         """The runs of a task, which has run."""
@@ -284,7 +285,7 @@ class ContainerClient:
     def _value(self, run: Run) -> Any:
         if run.result is None:
             return None
-        what = f"result of run {run.run_id}, of organisation {run.organization_id}"
+        what = f"result of run {run.run_id}, of organization {run.organization_id}"
         return serialise.read(run.result, what=what, allow_pickle=self._allow_pickle)
 
     def _record(self, run: Run) -> dict[str, Any]:

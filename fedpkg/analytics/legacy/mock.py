@@ -86,7 +86,7 @@ class ClientMockProtocol(_Mock):
     """Runs an algorithm in this process.
 
     Args:
-        datasets: One for each organisation: the path of a CSV file, or a DataFrame. Ids of organisations count from 0.
+        datasets: One for each organization: the path of a CSV file, or a DataFrame. Ids of organizations count from 0.
         module: The name of the algorithm's module.
     """
 
@@ -107,10 +107,10 @@ class MockAlgorithmClient(_Mock, AlgorithmClient):
     """Runs an algorithm in this process; the client of version 3 with ``client.task``, ``client.result`` …
 
     Args:
-        datasets: One dict for each organisation: ``database`` is a DataFrame, or a path with ``type`` and, where it
+        datasets: One dict for each organization: ``database`` is a DataFrame, or a path with ``type`` and, where it
             applies, ``db_input``: ``{"query": …}`` or ``{"sheet_name": …}``.
         module: The name of the algorithm's module.
-        organization_ids, node_ids: One for each organisation; 0, 1, … by default. The first are those of the client.
+        organization_ids, node_ids: One for each organization; 0, 1, … by default. The first are those of the client.
     """
 
     def __init__(
@@ -136,7 +136,7 @@ class MockAlgorithmClient(_Mock, AlgorithmClient):
 
 def _ids(given: Sequence[int] | None, number: int, name: str) -> list[int]:
     if given and len(given) != number:
-        raise ValueError(f"{name} has {len(given)} ids, but there are datasets of {number} organisations")
+        raise ValueError(f"{name} has {len(given)} ids, but there are datasets of {number} organizations")
     return list(given or range(number))
 
 
