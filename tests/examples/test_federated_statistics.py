@@ -23,6 +23,9 @@ from sklearn.datasets import load_breast_cancer, load_diabetes
 from sklearn.decomposition import PCA
 
 from fedpkg.analytics import names
+from fedpkg.session.algorithm_run import AlgorithmOptions, config_of_algorithm, result_of
+from fedpkg.session.session import prepare
+from fedpkg.stores.home import Home
 
 MODULE = "federated_statistics"
 
@@ -426,3 +429,26 @@ def test_functions_with_counts_say_where(example_on_the_path):
 
 
 HISTOGRAM = {"column": "x", "edges": [1, 1.5, 2]}
+
+
+# With the real runner
+
+
+@pytest.mark.slow
+def test_a_session_has_the_result_of_the_mock(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    hospitals = [one for one in lung_by_hospital() if len(one) > 15] + [lung().iloc[:1]]
+    for number, one in enumerate(hospitals):
+        one.to_csv(f"{number}.csv", index=False)
+    asked = {"duration": "time", "event": "status", "predictors": ["age", "ph_ecog"], "categorical": ["ph_ecog"]}
+    options = AlgorithmOptions(
+        "cox",
+        arguments=["duration=time", "event=status", "predictors=age,ph_ecog", "categorical=ph_ecog"],
+        databases={"default": "*.csv"},
+    )
+    home = Home.open(tmp_path / "home")
+    row = prepare(config_of_algorithm(ROOT / "examples" / "federated-statistics", options), home).run()
+    found, expected = result_of(home, row), run("cox", hospitals, **asked)
+    assert found["rows"] == expected["rows"] and found["coefficients"].keys() == expected["coefficients"].keys()
+    for key in ("coefficient", "standard_error", "z", "p"):
+        close(column_of(found, key), column_of(expected, key), 1e-9)
