@@ -1,4 +1,4 @@
-"""The client of version 4: a function creates subtasks with it, and reads their results.
+"""The client of versions 4 and 5: a function creates subtasks with it, and reads their results.
 
 A subtask runs when something first depends on it, together with all that were created before: `wait_for_results`, a
 result, a run, or the status of a task. There is no server, so there is nothing to poll.
@@ -283,15 +283,56 @@ class Client:
         get_parent_address = get_child_addresses = get_sibling_addresses = get_own_address = get_addresses
 
 
+class TaskByName(Client.Task):
+    """Subtasks of this function, in version 5."""
+
+    def create(  # type: ignore[override]
+        self,
+        method: str,
+        arguments: Mapping[str, Any] | None = None,
+        organizations: Sequence[int] | None = None,
+        name: str = "subtask",
+        description: str | None = None,
+    ) -> dict[str, Any]:
+        """Create a task that runs a function at organisations, on the databases of this one.
+
+        Raises:
+            ValueError: No organisation, one that does not exist, or one twice.
+            SerialisationError: An argument has a type that JSON lacks.
+        """
+        data = input_by_name(method, arguments)
+        return self.parent._create(data, organizations, name, description)  # type: ignore[no-any-return]
+
+
+def input_by_name(method: str, arguments: Mapping[str, Any] | None) -> bytes:
+    """The input of a task of version 5."""
+    if not isinstance(method, str):
+        raise TypeError(f"task.create: method is a {type(method).__name__}; it must be the name of a function")
+    if arguments is not None and not isinstance(arguments, Mapping):
+        kind = type(arguments).__name__
+        raise TypeError(f"task.create: arguments of {method} is a {kind}; it must be a dict of arguments by name")
+    asked = {"method": method, "args": [], "kwargs": dict(arguments or {})}
+    return serialise.to_json(asked, what=f"arguments of {method}")
+
+
 class AlgorithmClient(Client):
     """The client that ``@algorithm_client`` supplies.
 
     Args:
-        token: The token of the task, from TOKEN_FILE.
-        host, port, path: Of a server, which is not there: accepted and not used.
+        token: The token of the task.
+        host, port, path: Of a server of version 4, which is not there: accepted and not used.
+        hq_url: The same in version 5, whose ``task.create`` the client then has.
     """
 
-    def __init__(self, token: str, host: str | None = None, port: Any = None, path: str = "/api") -> None:
+    def __init__(
+        self,
+        token: str,
+        host: str | None = None,
+        port: Any = None,
+        path: str = "/api",
+        *,
+        hq_url: str | None = None,
+    ) -> None:
         tokens.identity_of(token)
         call = current()
         if call is None:
@@ -302,6 +343,10 @@ class AlgorithmClient(Client):
         super().__init__(call.backend)
         self.host, self.port, self.path = host, port, path
         self._access_token = self.token = token
+        self.hq_url = hq_url
+        if hq_url is not None:
+            self.task = TaskByName(self)
+            self.session_id = 1
 
     @property
     def headers(self) -> dict[str, str]:

@@ -8,12 +8,14 @@ from typing import Any
 from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.errors import UserInputError
 from fedpkg.analytics.in_process import InProcess, MockNode
+from fedpkg.analytics.log import warn
 from fedpkg.analytics.v4 import answers
 from fedpkg.analytics.v4.client import Client
 from fedpkg.analytics.v4.preprocessing import preprocess_data
 from fedpkg.analytics.v4.wrappers import load_data
 
 _KEYS = ("database", "db_type", "query", "sheet_name", "preprocessing", "label")
+_FORMER = "input_data"  # in earlier versions, and often still: a dict of options that the type of the database needs
 
 
 class MockAlgorithmClient(Client):
@@ -108,11 +110,12 @@ def _frames(datasets: Sequence[Mapping[str, Any]], organization_id: int) -> dict
     for number, one in enumerate(datasets, 1):
         if not isinstance(one, Mapping) or "database" not in one:
             raise UserInputError(f"{where}: database {number} is no dict with the key 'database'")
-        unknown = [key for key in one if key not in _KEYS]
-        if unknown:
-            raise UserInputError(
-                f"{where}: database {number} has the key {unknown[0]!r}; there are: {', '.join(_KEYS)}"
-            )
+        one = {**one.get(_FORMER, {}), **{key: value for key, value in one.items() if key != _FORMER}}
+        for key in one:
+            if key not in _KEYS:
+                warn(
+                    f"{where}: database {number} has the key {key!r}, which is not used; there are: {', '.join(_KEYS)}"
+                )
         frames[str(one.get("label", f"database-{number}"))] = _frame(one)
     return frames
 

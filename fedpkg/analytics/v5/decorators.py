@@ -17,8 +17,8 @@ from typing import Any
 from fedpkg.analytics import calling, tokens
 from fedpkg.analytics.errors import SessionActionMismatchError, UserInputError
 from fedpkg.analytics.v4 import environment
+from fedpkg.analytics.v4.client import AlgorithmClient
 from fedpkg.analytics.v4.decorators import mocked, supplying
-from fedpkg.analytics.v5.client import AlgorithmClient
 from fedpkg.analytics.words import AlgorithmStepType
 
 Function = Callable[..., Any]
@@ -74,7 +74,7 @@ def algorithm_client(func: Function) -> Function:
         if client is None:
             about = environment.of_client()
             port = f":{about['port']}" if about["port"] else ""
-            client = AlgorithmClient(about["token"], f"{about['host']}{port}{about['path']}")
+            client = AlgorithmClient(about["token"], hq_url=f"{about['host']}{port}{about['path']}")
         return func(client, *args, **kwargs)
 
     wrapper.vantage6_algorithm_client_decorated = True  # type: ignore[attr-defined]

@@ -10,9 +10,8 @@ from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.errors import DataFrameNotFound, SessionActionMismatchError, UserInputError
 from fedpkg.analytics.in_process import InProcess, MockNode
 from fedpkg.analytics.v4 import answers
-from fedpkg.analytics.v4.client import Client
+from fedpkg.analytics.v4.client import Client, TaskByName, input_by_name
 from fedpkg.analytics.v4.wrappers import load_data
-from fedpkg.analytics.v5.client import Task, input_of
 from fedpkg.analytics.v5.decorators import NO_EXTRACTION
 
 _DATABASES = "write [{'label': 'my_label'}] or [{'type': 'dataframe', 'dataframe_id': 1}]"
@@ -175,7 +174,7 @@ class _MockClient(Client):
 class MockAlgorithmClient(_MockClient):
     """The client of a function that runs in a network."""
 
-    Task = Task
+    Task = TaskByName
 
 
 class MockUserClient(_MockClient):
@@ -213,7 +212,7 @@ class MockUserClient(_MockClient):
                 what = f"declared as {step}, and not as {action}" if step else "not declared as central or federated"
                 raise SessionActionMismatchError(f"{method} of {network.module_name} is {what}")
             labels = network.databases_of(databases)
-            data = input_of(method, arguments)
+            data = input_by_name(method, arguments)
             return self.parent._create(data, organizations, name, description, labels)  # type: ignore[no-any-return]
 
     class Dataframe(Client.SubClient):

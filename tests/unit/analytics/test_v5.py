@@ -15,7 +15,8 @@ import pandas as pd
 import pytest
 from shapes import importable, module_of
 
-from fedpkg.analytics import names
+from fedpkg.analytics import names, tokens
+from fedpkg.analytics.current import Call, using
 from fedpkg.analytics.errors import (
     AlgorithmRuntimeError,
     DataFrameNotFound,
@@ -25,7 +26,9 @@ from fedpkg.analytics.errors import (
     UserInputError,
     handle_data_errors,
 )
+from fedpkg.analytics.node import Node
 from fedpkg.analytics.places import SerialisationError
+from fedpkg.analytics.v4.client import AlgorithmClient
 from fedpkg.analytics.v5 import decorators
 from fedpkg.analytics.v5.network import MockNetwork
 from fedpkg.analytics.words import AlgorithmStepType, RunStatus, TaskStatus, has_task_failed, has_task_finished
@@ -222,6 +225,16 @@ def test_wrong_decorators_are_errors_where_they_are_written() -> None:
         decorators.dataframe("many")
     with pytest.raises(TypeError, match="two @dataframe"):
         decorators.dataframe(1)(decorators.dataframe(1)(lambda a, b: None))
+
+
+def test_a_client_that_a_decorator_of_the_algorithm_makes_is_that_of_its_version(module: str) -> None:
+    network = MockNetwork(module, DATA)
+    call = Call(network.backend, Node(), [], DATA[0].__getitem__)
+    token = tokens.of(network.backend)
+    with using(call):
+        later, former = AlgorithmClient(token, hq_url="http://proxy:80/api"), AlgorithmClient(token, "http://proxy", 80)
+        assert later.wait_for_results(later.task.create("about", {}, [2])["id"])[0][0] == 2
+        assert former.wait_for_results(former.task.create({"method": "about"}, [1])["id"])[0][0] == 1
 
 
 def test_errors_that_may_have_data_are_replaced() -> None:
