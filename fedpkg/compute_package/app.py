@@ -30,7 +30,7 @@ RUNNER, MODEL_RUNNER = "_fedpkg_client_app", "_fedpkg_model_app"
 RUN_BY = {
     RUNNER: ("fedpkg.apps.client_program",),
     MODEL_RUNNER: ("fedpkg.apps.model_program",),
-    ALGORITHM_RUNNER: ("fedpkg.analytics.node_program", "numpy", "pandas"),
+    ALGORITHM_RUNNER: ("fedpkg.analytics.node_program", "fedpkg.analytics.warm"),
 }
 # Distributions whose modules fedpkg provides where they are not installed.
 SERVED = ("flwr", "flwr-datasets")
