@@ -31,16 +31,8 @@ def read_with_duckdb(path: str, where: str) -> Any:
     try:
         source = "read_parquet(?, hive_partitioning = false)"
         literal = [pattern_of(path)]
-        described = connection.execute(f"DESCRIBE SELECT * FROM {source}", literal).fetchall()
-        types = {name: kind.strip('"') for name, kind, *_ in described}
+        types = types_of(connection, literal, where, path)
         told = metadata(connection, literal)
-        in_file = connection.execute("SELECT name, logical_type FROM parquet_schema(?)", literal).fetchall()
-        if strange := [name for name in types if name not in {one for one, _ in in_file}]:
-            raise DataError(
-                f"{where}: {path}: names of columns differ only by their case (DuckDB calls one {strange[0]!r})",
-                hint="pip install pyarrow, which reads such files",
-            )
-        types |= {name: "TIMESTAMP_MS" for name, about in in_file if name in types and "MILLIS=Milli" in str(about)}
         of_pandas = {one["field_name"]: one for one in told.get("columns", ()) if isinstance(one, Mapping)}
         for name, kind in types.items():
             _check_type(name, kind, of_pandas.get(name, {}), where, path)
@@ -62,9 +54,24 @@ def read_with_duckdb(path: str, where: str) -> Any:
     return _indexed(pandas, pandas.DataFrame(columns, copy=False), told)
 
 
+def types_of(connection: Any, pattern: list[str], where: str, path: str) -> dict[str, str]:
+    """The types of a file's columns by name. Raises DataError: DuckDB cannot tell two columns apart."""
+    source = "read_parquet(?, hive_partitioning = false)"
+    described = connection.execute(f"DESCRIBE SELECT * FROM {source}", pattern).fetchall()
+    types = {name: kind.strip('"') for name, kind, *_ in described}
+    in_file = connection.execute("SELECT name, logical_type FROM parquet_schema(?)", pattern).fetchall()
+    if strange := [name for name in types if name not in {one for one, _ in in_file}]:
+        raise DataError(
+            f"{where}: {path}: names of columns differ only by their case (DuckDB calls one {strange[0]!r})",
+            hint="pip install pyarrow, which reads such files",
+        )
+    in_ms = {name: "TIMESTAMP_MS" for name, about in in_file if name in types and "MILLIS=Milli" in str(about)}
+    return types | in_ms  # which DuckDB reads as microseconds
+
+
 def metadata(connection: Any, path: list[str]) -> dict[str, Any]:
     """What pandas has noted in the file about the frame; nothing, if another program has written it."""
-    rows = connection.execute("SELECT value FROM parquet_kvmetadata(?) WHERE key = 'pandas'::BLOB", path).fetchall()
+    rows = connection.execute("SELECT value FROM parquet_kv_metadata(?) WHERE key = 'pandas'::BLOB", path).fetchall()
     found = json.loads(rows[0][0]) if rows else {}
     return found if isinstance(found, dict) else {}
 

@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from fedpkg.analytics import databases
 from fedpkg.analytics.node import Database
-from fedpkg.analytics.parquet import metadata, pattern_of, quoted
+from fedpkg.analytics.parquet import metadata, pattern_of, quoted, types_of
 from fedpkg.errors import DataError
 
 Shows = Callable[[str], bool]  # whether a column may be seen, by its name
@@ -132,15 +132,19 @@ def _parquet(source: Path, target: Path, shows: Shows, options: Mapping[str, Any
     connection = duckdb.connect()
     try:
         path = [pattern_of(str(source))]
-        rows = connection.execute("DESCRIBE SELECT * FROM read_parquet(?, hive_partitioning = false)", path).fetchall()
-        names = [row[0] for row in rows]
-        seen = [names[number] for number in _seen(names, shows)]
+        types = types_of(connection, path, about, str(source))
+        seen = [name for name in types if shows(name)]
         if not seen:
             raise DataError(f"{about}: {source} has no column that may be seen")
         told = metadata(connection, path)
         notes = json.dumps(_metadata_of(told, seen)).replace("'", "''")
         more = f", KV_METADATA {{pandas: '{notes}'}}" if told else ""
-        columns = ", ".join(map(quoted, seen))
+        columns = ", ".join(
+            f"CAST({quoted(name)} AS {types[name]}) AS {quoted(name)}"
+            if types[name] == "TIMESTAMP_MS"
+            else quoted(name)
+            for name in seen
+        )
         connection.execute(
             f"COPY (SELECT {columns} FROM read_parquet(?, hive_partitioning = false)) TO '{_literal(target)}' "
             f"(FORMAT parquet{more})",

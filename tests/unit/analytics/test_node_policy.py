@@ -1,0 +1,190 @@
+"""Policies of nodes in sessions, against algorithms that try to get round them."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+from analytics_runs import ALGORITHMS
+from federation import Federation
+from msgspec.structs import replace
+
+from fedpkg.config import RunConfig
+from fedpkg.errors import ConfigError, SessionFailed
+from fedpkg.session.algorithm_run import AlgorithmOptions, config_of_algorithm, result_of
+from fedpkg.stores.base import SessionRow
+
+NAMES = ("north", "south", "west")
+NOSY = ALGORITHMS / "nosy"
+
+
+@pytest.fixture
+def nodes(tmp_path: Path) -> Path:
+    """A folder with the data of three nodes, their configurations in ``nodes``, and entities.yaml."""
+    folder = tmp_path / "Knoten ü"
+    (folder / "nodes").mkdir(parents=True)
+    for position, name in enumerate(NAMES):
+        numbers = range(12 - 4 * position)  # 12, 8 and 4 patients
+        rows = "".join(f"Patient-{position}{n:03},{40 + n},{'I' if n else 'II'}\n" for n in numbers)
+        (folder / f"{name}.csv").write_text(f"name,age,stage\n{rows}")
+    (folder / "entities.yaml").write_text("".join(f"- {{id: {name}}}\n" for name in NAMES))
+    for name in NAMES:
+        configure(folder, name)
+    return folder
+
+
+def configure(folder: Path, name: str, policy: str = "", *more: str) -> None:
+    lines = [f"databases: {{default: ../{name}.csv}}", f"policies: {{{policy}}}" if policy else "", *more]
+    (folder / "nodes" / f"{name}.yaml").write_text("\n".join(lines))
+
+
+def config_of(nodes: Path, method: str, *overrides: str, package: Path = NOSY, **options: Any) -> RunConfig:
+    given: dict[str, Any] = {"nodes": str(nodes / "entities.yaml"), "node_config": nodes / "nodes", **options}
+    config = config_of_algorithm(package, AlgorithmOptions(method, **given), overrides)
+    return replace(config, executor=replace(config.executor, workers=2))
+
+
+def call(federation: Federation, nodes: Path, method: str, *, number: int = 3, **arguments: Any) -> Any:
+    """What `central` says about a call of a partial function at some organisations."""
+    words = [f"method={method}", f"arguments={json.dumps(arguments)}", f"number={number}"]
+    return result_of(federation.home, federation.run(config_of(nodes, "central", arguments=words)))
+
+
+def last(federation: Federation) -> SessionRow:
+    return federation.store.list_sessions()[0]
+
+
+def refusals(federation: Federation) -> dict[str, str]:
+    """Why tasks of the last session were refused, by client."""
+    tasks = federation.store.list_tasks(last(federation).session_id, status="failed")
+    assert {task.failure for task in tasks} <= {"not_allowed"}
+    return {task.client_id: str(task.message) for task in tasks}
+
+
+@pytest.mark.parametrize("executor", ["process", "forkserver"])
+def test_a_hidden_column_is_found_by_no_way(federation: Federation, nodes: Path, executor: str) -> None:
+    for name in ("north", "south"):
+        configure(nodes, name, "allowed_columns: [age, stage]")
+    words = [f"original={nodes / 'north.csv'}"]
+    row = federation.run(config_of(nodes, "look_around", f"executor.name={executor}", arguments=words))
+    results = result_of(federation.home, row)
+    without = results.pop("west")  # a node without a policy: each way leads to the column
+    assert without["regex"] == ["name"] and without["files"] == [4, 0] and without["memory"] > 0
+    assert without["eval"] == ["Patient-2000", "Patient-2001", "Patient-2002", "Patient-2003"]
+    for found in results.values():
+        assert found["columns"] == ["age", "stage"] and found["regex"] == []
+        assert found["index"] == "IndexError" and found["eval"] == "KeyError"
+        assert found["query"] == "UndefinedVariableError" and found["behind"] <= 2
+        assert found["files"] == [0, 0] and found["original"] in ("FileNotFoundError", "PermissionError")
+        assert found["memory"] == 0
+        assert found["memory of the runner"] == found["environment of the runner"] == "PermissionError"
+
+
+def test_a_reply_is_what_the_function_returned_whatever_it_has_forged(federation: Federation, nodes: Path) -> None:
+    for name in NAMES:
+        configure(nodes, name, "minimum_rows: 1")
+    row = federation.run(config_of(nodes, "forge"))
+    assert result_of(federation.home, row) == dict.fromkeys(NAMES, "true")
+
+
+def test_small_counts_are_suppressed_by_a_process_that_the_algorithm_does_not_reach(
+    federation: Federation, nodes: Path
+) -> None:
+    for name in NAMES:
+        configure(nodes, name, "minimum_count: 5")
+    assert result_of(federation.home, federation.run(config_of(nodes, "tamper"))) == {
+        "north": {"n": 12, "by stage": {"I": 11, "II": None}},
+        "south": {"n": 8, "by stage": {"I": 7, "II": None}},
+        "west": {"n": None, "by stage": {"I": None, "II": None}},
+    }
+
+
+def test_modules_of_the_algorithm_do_not_run_in_the_process_that_checks(
+    federation: Federation, nodes: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "nosy"
+    shutil.copytree(NOSY, package)
+    for name in ("_fedpkg_algorithm_node", "pandas"):  # which the runner imports
+        (package / f"{name}.py").write_text("raise SystemExit('in place of the runner')\n")
+    for name in NAMES:
+        configure(nodes, name, "minimum_count: 5, minimum_rows: 5")
+    for executor in ("process", "forkserver"):
+        config = config_of(nodes, "tamper", f"executor.name={executor}", package=package)
+        found = result_of(federation.home, federation.run(config))
+        assert found["north"] == {"n": 12, "by stage": {"I": 11, "II": None}} and "west" not in found
+
+
+def test_one_node_refuses_and_the_others_answer(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "west", "minimum_rows: 5")
+    found = call(federation, nodes, "tamper")
+    assert found["statuses"] == ["completed", "completed", "not allowed"]
+    assert [one["n"] for one in found["results"]] == [12, 8]
+    [message] = refusals(federation).values()
+    assert "minimum_rows: it keeps database 'default' from all algorithms" in message and "4" not in message
+
+
+@pytest.mark.parametrize(
+    ("policy", "why"),
+    [
+        ("allowed_functions: [look_around]", "allowed_functions: tamper is not in the list"),
+        ("allowed_functions: {tamper: {arguments: [df]}}", ""),
+        ("allowed_algorithms: ['nos']", r"allowed_algorithms: nosy (sha256:"),
+        ("allowed_algorithms: ['nos.']", ""),
+        ("allowed_organizations: [south]", "allowed_organizations: north is not in the list"),
+        ("allowed_organizations: [north]", ""),
+        ("minimum_organizations: 3", "minimum_organizations: tamper was asked of 2 organisations"),
+        ("minimum_organizations: 2", ""),
+        ("maximum_calls: 0", "maximum_calls: tamper was called 0 times"),
+    ],
+)
+def test_each_rule_refuses_the_call_at_its_node(federation: Federation, nodes: Path, policy: str, why: str) -> None:
+    configure(nodes, "south", policy)
+    found = call(federation, nodes, "tamper", number=2)
+    assert found["statuses"] == ["completed", "not allowed" if why else "completed"]
+    assert why in refusals(federation).get("south", "") and set(refusals(federation)) == ({"south"} if why else set())
+
+
+def test_calls_are_counted_over_sessions_and_failures(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "south", "maximum_calls: 2")
+    assert call(federation, nodes, "fail", number=2)["statuses"] == ["failed", "failed"]
+    assert call(federation, nodes, "tamper", number=2)["statuses"] == ["completed", "completed"]
+    assert call(federation, nodes, "fail", number=2)["statuses"] == ["failed", "failed"]
+    assert call(federation, nodes, "fail", number=2)["statuses"] == ["failed", "not allowed"]
+    assert call(federation, nodes, "tamper", number=2)["statuses"] == ["completed", "completed"]
+
+
+def test_a_refusal_at_the_host_of_a_central_function_ends_the_session(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "north", "allowed_functions: [tamper]")
+    with pytest.raises(
+        SessionFailed, match="not_allowed: north, central: the node's policy does not allow it: allowed_functions"
+    ):
+        call(federation, nodes, "tamper")
+
+
+def test_a_quiet_node_tells_neither_output_nor_texts_of_exceptions(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "north", "", "share_algorithm_logs: false")
+    assert call(federation, nodes, "fail", number=2)["statuses"] == ["failed", "failed"]
+    tasks = federation.store.list_tasks(last(federation).session_id, status="failed")
+    said = {task.client_id: f"{task.message}" for task in tasks}
+    assert "the first patient is 40 years old" in said["south"]
+    assert "ValueError" in said["north"] and "patient" not in said["north"]
+    logs = [path.read_text() for path in federation.home.root.rglob("north/partial/*.log")]
+    assert len(logs) == 2 and not any("patient" in log for log in logs)
+
+
+def test_a_policy_limits_the_time_of_its_node(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "north", "wall_time_s: 3")
+    assert call(federation, nodes, "never_ends", number=1)["statuses"] == ["killed by user"]
+
+
+def test_a_run_that_would_go_round_a_policy_is_refused(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "north", "minimum_rows: 1")
+    with pytest.raises(ConfigError, match="the policy of north wants algorithms isolated"):
+        federation.run(config_of(nodes, "tamper", isolated=False))
+    with pytest.raises(ConfigError, match="the node north has a policy, and a mock"):
+        federation.run(config_of(nodes, "tamper", in_process=True))
+    configure(nodes, "north", "minimum_rows: 1, isolated: false")
+    assert set(result_of(federation.home, federation.run(config_of(nodes, "tamper", isolated=False)))) == set(NAMES)

@@ -1,0 +1,28 @@
+"""Calls of functions that nodes allow only so often, counted in the home."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedpkg.session.policed import Calls
+
+
+def test_calls_are_counted_by_collaboration_organisation_and_function(tmp_path: Path) -> None:
+    path = tmp_path / "calls.sqlite"
+    assert [Calls(path).take("c", "north", "mean", f"s/{n}", maximum=2) for n in range(4)] == [True, True, False, False]
+    for other in (("d", "north", "mean"), ("c", "south", "mean"), ("c", "north", "sum")):
+        assert Calls(path).take(*other, "s/9", maximum=1)
+    assert not Calls(path).take("c", "north", "mean", "s/9", maximum=2)
+
+
+def test_a_call_that_is_repeated_counts_once(tmp_path: Path) -> None:
+    calls = Calls(tmp_path / "calls.sqlite")
+    assert all(calls.take("c", "north", "mean", "s/1", maximum=1) for _ in range(3))
+    assert not calls.take("c", "north", "mean", "s/2", maximum=1)
+    assert calls.take("c", "north", "mean", "s/1", maximum=0), "it was counted while more were allowed"
+
+
+def test_a_refused_call_does_not_count(tmp_path: Path) -> None:
+    calls = Calls(tmp_path / "calls.sqlite")
+    assert not calls.take("c", "north", "mean", "s/1", maximum=0)
+    assert calls.take("c", "north", "mean", "s/2", maximum=1)
