@@ -12,6 +12,7 @@ import pandas as pd
 from fedpkg.analytics import calling, node_program
 from fedpkg.analytics.backend import Backend, Organization
 from fedpkg.analytics.coordinated import Coordinated
+from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.in_process import InProcess, MockNode
 from fedpkg.analytics.node import Database, Node
 from fedpkg.client.coordinator import Replies, Reply, Request
@@ -56,7 +57,8 @@ class Session:
             write_records(path, request.payloads.get(client_id, request.payload))  # type: ignore[arg-type]
             out = str(self.folder / f"{len(self.asked)}-{client_id}.npz")
             try:
-                reply = node_program.answer(self.module, load_records(path), self.nodes[client_id])
+                node = self.nodes[client_id]
+                reply = node_program.answer(self.module, load_records(path), node, Frames(node))
             except Exception as error:
                 failures[client_id] = {"word": "exit_code", "text": f"{type(error).__name__}: {error}"}
                 continue
