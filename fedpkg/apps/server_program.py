@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import logging
 import os
 import sys
@@ -17,10 +18,12 @@ from fedpkg.client.coordinator import SessionEnded
 from fedpkg.records.record_dict import RecordDict
 
 _LAST_LINES = 14  # of a traceback, in the session's error
+_OTHERS = (os.path.dirname(os.path.dirname(__file__)), importlib.__file__, "<frozen ")  # files whose lines are left out
 
 
 def run(name: str) -> None:
     """Run the app with this name, ``module:object``, until it returns; an error ends the session."""
+    folder = os.path.join(os.getcwd(), "")
     grid = Grid(coordinator.rounds(), seed=int(os.environ.get("FEDPKG_SEED", "0")))
     _send_log(grid)
     try:
@@ -38,13 +41,24 @@ def run(name: str) -> None:
         if end.code not in (None, 0):
             grid.fail(f"the app called sys.exit({end.code!r:.200})")
             raise
-    except BaseException:
-        text = traceback.format_exc()
-        sys.stderr.write(text)
+    except BaseException as error:
+        traceback.print_exc()
         sys.stderr.flush()
-        grid.fail("the ServerApp raised an exception\n" + "".join(text.splitlines(keepends=True)[-_LAST_LINES:]))
+        lines = _of_the_app(error).replace(folder, "").splitlines(keepends=True)
+        grid.fail("the ServerApp raised an exception\n" + "".join(lines[-_LAST_LINES:]))
         sys.exit(1)
     grid.finish()
+
+
+def _of_the_app(error: BaseException) -> str:
+    """The traceback of an error, without the lines of fedpkg and of Python's imports, unless no others are left."""
+    told = traceback.TracebackException.from_exception(error)
+    one: traceback.TracebackException | None = told
+    while one is not None:
+        own = [frame for frame in one.stack if not frame.filename.startswith(_OTHERS)]
+        one.stack = traceback.StackSummary.from_list(own or one.stack)
+        one = one.__cause__ or one.__context__
+    return "".join(told.format())
 
 
 def load(name: str) -> Callable[..., Any]:

@@ -177,6 +177,8 @@ class _Reader:
         hint = f'write: [tool.flwr.app.components] {key} = "package.{key[:-3]}_app:app"'
         components = self._get(_COMPONENTS)
         if not isinstance(components, dict):
+            both = 'serverapp = "package.server_app:app", clientapp = "package.client_app:app"'
+            hint = f"write: [tool.flwr.app.components] {both}"
             raise self._refused((*_FLWR, "app"), "it has no table [tool.flwr.app.components]", hint=hint)
         value = components.get(key)
         if value is None:

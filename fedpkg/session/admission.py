@@ -21,7 +21,7 @@ from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.errors import PackageError
 from fedpkg.fedn.containers import OF_CONTAINER, absent_interpreters, with_own_python
 from fedpkg.log import event
-from fedpkg.session.configuration import ALGORITHM
+from fedpkg.session.configuration import ALGORITHM, SERVER_APP
 from fedpkg.stores.base import SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.sql import StateStore
@@ -73,12 +73,14 @@ def package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpacke
             made=_made(config),
         )
     if digests and digests != [session.package_digest]:
+        is_app = config.strategy.get("name") == SERVER_APP
+        but = ", except for its ServerApp, which is read again" if is_app else ""
         event(
             logger,
             logging.WARNING,
             "package.changed",
-            about=f"{config.package} has changed; the session continues with the original package. To use the changed "
-            "one, start a new run",
+            about=f"{config.package} has changed; the session continues with the original package{but}. To use the "
+            "changed one, start over: fedpkg session resume --fresh",
         )
     return find_package(session.package_digest, home.packages, contents=session.package_contents)
 

@@ -299,6 +299,9 @@ def test_an_app_that_raises_after_two_rounds_goes_on_when_it_is_mended(
         federation.run(config)
     [failed] = federation.store.list_sessions()
     assert failed.status == "failed"
+    told = failed.error or ""
+    assert 'File "my_app/server_app.py", line ' in told, "the path of the app's file, not that of a copy"
+    assert "server_program.py" not in told and "frozen" not in told, "lines of others are left out"
     asked = len(at_once.asked)
     assert asked == 8
     config_of(federation, tmp_path, main_of(RAISES.replace("number == 2", "False")))

@@ -209,3 +209,28 @@ def test_keys_of_an_app_are_completed(app: Path) -> None:
     assert completed("use-gpu=") == ["use-gpu=true", "use-gpu=false"]
     assert "run.executor." in completed("run.ex")
     assert of_app(app / "quick", (), "") is None
+
+
+ONE_ROUND = """\
+import numpy as np
+from flwr.app import ArrayRecord
+from flwr.serverapp import ServerApp
+from flwr.serverapp.strategy import FedAvg
+
+app = ServerApp()
+
+@app.main()
+def main(grid, context):
+    FedAvg(fraction_evaluate=0.0).start(grid, ArrayRecord([np.zeros(2)]), num_rounds=1)
+"""
+
+
+@pytest.mark.slow
+def test_a_run_whose_clients_have_all_failed_ends_with_an_error(app: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_app(app, client="import nothing_of_this_name\nfrom flwr.clientapp import ClientApp\napp = ClientApp()\n")
+    (app / "quick/server_app.py").write_text(ONE_ROUND)
+    assert run_command(["run", "app", "--nodes", "2"]) == 10
+    told = capsys.readouterr().err
+    assert "ModuleNotFoundError: No module named 'nothing_of_this_name'" in told
+    assert "ended, but all 2 calls of its clients have failed" in told
+    assert "fedpkg session resume --fresh" in told
