@@ -240,3 +240,11 @@ def test_a_run_yaml_runs_an_algorithm_isolated_unless_it_says_otherwise(
     assert result_of(federation.home, again) == result_of(federation.home, row)
     with pytest.raises(ConfigError, match=r"'algorithm' needs the function to call: strategy\.method"):
         load(hospitals / "run.yaml", ["strategy.method=null"])
+
+
+def test_a_result_that_is_too_large_is_a_failure_of_its_organization(federation: Federation, hospitals: Path) -> None:
+    found = run(federation, hospitals, "big", "limits.reply_bytes=1000000", arguments=["megabytes=2"])
+    assert found == {"Hospital B": "x"}
+    tasks = federation.store.list_tasks(federation.store.list_sessions()[0].session_id, status="failed")
+    assert [task.failure for task in tasks] == ["too_big"] * 2
+    assert len(run(federation, hospitals, "big", arguments=["megabytes=2"])["Hospital A"]) == 2 << 20

@@ -60,3 +60,9 @@ def process(df):
 def both(first, second):
     """The numbers of rows of two databases, and a variable of the node."""
     return [os.environ.get("LETTER"), len(first), len(second)]
+
+
+@data(1)
+def big(df, megabytes):
+    """A result of many bytes at organisations with several rows."""
+    return "x" * (megabytes << 20 if len(df) > 1 else 1)
