@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -47,7 +48,10 @@ def written(node: Node, backend: Backend, input_: bytes) -> Iterator[Node]:
             "PORT": "0",
             "API_PATH": "",
             "USER_REQUESTED_DATABASE_LABELS": ",".join(backend.databases),
+            "DB_LABELS": json.dumps(list(backend.databases)),  # this and the next two: in versions 1 to 3
         }
+        if backend.databases and (first := node.databases.get(backend.databases[0])):
+            variables |= {"USER_REQUESTED_DATABASE_LABEL": first.label, "DATABASE_URI": first.uri}
         for label, one in node.databases.items():
             variables[f"{label.upper()}_DATABASE_URI"] = one.uri
             variables[f"{label.upper()}_DATABASE_TYPE"] = one.kind
