@@ -13,7 +13,7 @@ in a task or a coordinator leaves the global generators as they are.
 from __future__ import annotations
 
 CURRENT = 6
-_UNDRAWN = 6  # the first rules under which imports leave the generators as they are
+UNDRAWN = 6  # the first rules under which imports leave the generators as they are
 
 # Number of the rules → strategies that changed with it and no longer support former rules, with the reason.
 _SECOND_POINT = "its second point no longer has buffers, which reset the model's running statistics in each round"
@@ -40,4 +40,4 @@ def refusal(rules: int, strategy: str) -> str | None:
 
 def variables_of(rules: int) -> dict[str, str]:
     """Environment variables by which tasks and coordinators keep the rules of their session."""
-    return {"FEDPKG_IMPORTS_DRAW": "1"} if rules < _UNDRAWN else {}
+    return {"FEDPKG_IMPORTS_DRAW": "1"} if rules < UNDRAWN else {}

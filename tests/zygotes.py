@@ -8,7 +8,7 @@ of zygotes, or of their end, does without.
 from __future__ import annotations
 
 import atexit
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -59,8 +59,8 @@ class Lease:
     def ready(self) -> dict[str, Any]:
         return self._zygote.ready()
 
-    def keeper(self, *, warm: bool) -> Keeper:
-        keeper = self._zygote.keeper(warm=warm)
+    def keeper(self, *, warm: bool, given: Sequence[int] = ()) -> Keeper:
+        keeper = self._zygote.keeper(warm=warm, given=given)
         self._keepers.append(keeper)
         if self._closed:
             keeper.close()

@@ -24,12 +24,13 @@ from fedpkg.toml_places import NotToml, line_of, read_toml
 from fedpkg.types import leaves
 
 APP_FILE = "pyproject.toml"
-# Programs in runtime/path: the first passes messages to the ClientApp, the second model files.
-RUNNER, MODEL_RUNNER = "_fedpkg_client_app", "_fedpkg_model_app"
+# Programs in runtime/path: they pass messages to the ClientApp, give it model files, and run the ServerApp.
+RUNNER, MODEL_RUNNER, SERVER_RUNNER = "_fedpkg_client_app", "_fedpkg_model_app", "_fedpkg_server_app"
 # Modules that programs of fedpkg import first; the program of algorithms reads data frames.
 RUN_BY = {
     RUNNER: ("fedpkg.apps.client_program",),
     MODEL_RUNNER: ("fedpkg.apps.model_program",),
+    SERVER_RUNNER: ("fedpkg.apps.server_program",),
     ALGORITHM_RUNNER: ("fedpkg.analytics.node_program", "fedpkg.analytics.warm"),
 }
 # Distributions whose modules fedpkg provides where they are not installed.
@@ -99,7 +100,7 @@ def spec_with_models(app: App) -> str:
 
 def module_called(runner: str | None, words: Sequence[str]) -> str | None:
     """The module of an app or an algorithm that ``python -m runner words…`` calls; None if that is another program."""
-    place = {RUNNER: 0, ALGORITHM_RUNNER: 0, MODEL_RUNNER: 1}.get(runner or "", len(words))
+    place = {RUNNER: 0, ALGORITHM_RUNNER: 0, SERVER_RUNNER: 0, MODEL_RUNNER: 1}.get(runner or "", len(words))
     return words[place].partition(":")[0] if place < len(words) else None
 
 

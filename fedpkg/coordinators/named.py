@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from msgspec import Meta
 
-from fedpkg.compute_package.app import names_object
+from fedpkg.compute_package.app import SERVER_RUNNER, names_object
 from fedpkg.registry import Positive
 from fedpkg.strategies.registry import register_strategy
 
@@ -96,7 +96,7 @@ def server_app(folder: str, app: str, timeout_s: Timeout = 3600.0) -> Coordinato
         chooses_clients=True,
         heeds_required=False,
     )
-    command, log = f"python -m _fedpkg_server_app {app}", logging.getLogger("fedpkg.server_app")
+    command, log = f"python -m {SERVER_RUNNER} {app}", logging.getLogger("fedpkg.server_app")
     return Coordinator(command, folder, {}, timeout_s, traits, logger=log, but=_NOT_OF_AN_APP)
 
 

@@ -21,10 +21,11 @@ from fedpkg.dispatch.inputs import SlotInput
 from fedpkg.dispatch.isolation import remark
 from fedpkg.dispatch.keepers import Call, Keeper, KeeperGone, Outcome
 from fedpkg.dispatch.limits import failure_of, says_forbidden
-from fedpkg.dispatch.site import Job
+from fedpkg.dispatch.site import Job, PackageOnDisk
 from fedpkg.dispatch.staging import Environs, StagedTask, remove_leftovers, stage, startup
 from fedpkg.dispatch.states import check_state, is_disarmed, seal
 from fedpkg.dispatch.working_copies import WorkingCopies
+from fedpkg.dispatch.zygotes import Zygote
 from fedpkg.errors import DispatchError, FedpkgError, NotIsolated
 from fedpkg.files import NO_SPACE, is_full, remove_tree, tree_checksum
 from fedpkg.log import event
@@ -55,6 +56,10 @@ class Launcher(Protocol):
 
     def prepare(self, job: Job, staged: StagedTask) -> tuple[str, Call]:
         """What to run for a task, and the key of the zygote whose keeper runs it."""
+        ...
+
+    def warm_program(self, package: PackageOnDisk, call: Call) -> tuple[Zygote, Call] | None:
+        """See `LocalExecutor.warm_program`."""
         ...
 
     def keeper(self, key: str) -> Keeper:

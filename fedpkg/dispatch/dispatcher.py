@@ -28,6 +28,7 @@ from fedpkg.dispatch.package_files import PackageFiles
 from fedpkg.dispatch.site import Job, Site
 from fedpkg.dispatch.staging import Environs
 from fedpkg.dispatch.working_copies import WorkingCopies
+from fedpkg.dispatch.zygotes import Zygote
 from fedpkg.errors import DispatchError
 from fedpkg.files import remove_tree
 from fedpkg.log import event
@@ -146,6 +147,14 @@ class LocalExecutor(OnSite):
     @property
     def is_warming(self) -> bool:
         return self._launcher.is_warming
+
+    def warm_program(self, digest: str, call: Call) -> tuple[Zygote, Call] | None:
+        """The interpreter of a package's tasks, and the call that runs a program beside them in a fork of it.
+
+        None: the program must be started cold, by the given ``call`` of bash.
+        """
+        package = self.site.package(digest)
+        return None if package is None else self._launcher.warm_program(package, call)
 
     def submit(self, order: Order) -> Future[Answer]:
         job = self.site.job(order)

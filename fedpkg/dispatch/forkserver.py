@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from fedpkg.compute_package.app import module_called
+from fedpkg.compute_package.app import RUNNER, SERVER_RUNNER, module_called
 from fedpkg.compute_package.arguments import without_braces
 from fedpkg.compute_package.command import NotSimple, PythonCall, expand, is_python, python_call
 from fedpkg.compute_package.imports import own_modules, sources_of
@@ -118,6 +118,25 @@ class ForkserverLauncher:
         if key not in self._calls:
             self._calls[key] = python_call(expand(command, environ), environ)
         return self._calls[key]
+
+    def warm_program(self, package: PackageOnDisk, call: Call) -> tuple[Zygote, Call] | None:
+        """See `LocalExecutor.warm_program`. Only the program of a ServerApp is forked, from the zygote of its tasks."""
+        try:
+            program = python_call(expand(call.shell or "", call.environ), call.environ)
+        except NotSimple:
+            return None
+        module = module_called(program.module, program.args)
+        if self.isolated or program.module != SERVER_RUNNER or module is None:
+            return None
+        calls = calls_of(package, base_environ(self._environment, threads=1, python=package.python))
+        task = next((one for one in calls if (one.module, one.interpreter) == (RUNNER, program.interpreter)), None)
+        if task is None or not set(own_modules(call.cwd)) <= set(own_modules(package.folder)):
+            return None
+        _, zygote, preload = self._zygote(task, package)
+        own = preloads_of(call.cwd, (), apps={SERVER_RUNNER: module})[f"-m {SERVER_RUNNER}"]
+        if not preload.suits(own) or zygote.ready()["why_cold"]:
+            return None
+        return zygote, dataclasses.replace(call, shell=None, module=program.module, args=program.args)
 
     def keeper(self, key: str) -> Keeper:
         if key == COLD:

@@ -65,7 +65,7 @@ class Call:
     resident: bool = False  # the interpreter stays for the next call
     watch_imports: bool = False  # report the modules that were not preloaded
     isolation: Mapping[str, Any] | None = None  # made by `dispatch.isolation`
-    fds: Sequence[int] = ()  # open files of the zygote that a shell command inherits
+    connection: str | None = None  # the variable with the number of the file that it inherits (`Zygote.keeper`)
 
     def to_json(self) -> dict[str, Any]:
         limits = self.limits
@@ -80,9 +80,10 @@ class Call:
             "folders": [str(folder) for folder in self.folders],
             "given": {"files": self.given_files, "inodes": list(self.shared_inodes)},
             "isolation": self.isolation,
+            "connection": self.connection,
         }
         if self.shell is not None:
-            return {**order, "shell": self.shell, "fds": list(self.fds)}
+            return {**order, "shell": self.shell}
         order |= {"args": list(self.args), "resident": self.resident, "watch_imports": self.watch_imports}
         return {**order, "module": self.module} if self.module is not None else {**order, "script": self.script}
 
@@ -111,13 +112,18 @@ class Outcome:
 
 
 class Keeper:
-    """A connection to one keeper: one command at a time; `cancel` may come from another thread."""
+    """A connection to one keeper: one command at a time; `cancel` may come from another thread.
+
+    Attributes:
+        has_cuda: whether its forks could use CUDA, which an import may have initialised.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         sock.settimeout(OVERDUE_S)
         self._sock = sock
         self._writing = threading.Lock()
         self._pid: int | None = None
+        self.has_cuda = True
         self._deadline = math.inf  # after this time its answer is overdue
         self._cancelled = False
 
@@ -134,7 +140,7 @@ class Keeper:
         self._deadline = time.monotonic() + FORK_PATIENCE_S
         if (greeting := self._answer()) is None:
             raise KeeperGone(f"no keeper started within {FORK_PATIENCE_S:g} s")
-        self._pid = greeting["pid"]
+        self._pid, self.has_cuda = greeting["pid"], greeting["has_cuda"]
         self._deadline = math.inf
 
     def start(self, call: Call) -> None:

@@ -77,6 +77,11 @@ class Preload:
             if step[0] in ("environ", "warnings")
         ]
 
+    def suits(self, other: Preload) -> bool:
+        """Whether a fork is, for the script of ``other``, as its own imports would have left it."""
+        are_plain = not any(step[0] in ("environ", "warnings") for step in (*self.steps, *other.steps))
+        return are_plain and set(other.left_out) <= set(self.left_out)
+
     def to_json(self) -> dict[str, Json]:
         return {
             "scripts": list(self.scripts),

@@ -12,7 +12,7 @@ from fedpkg.dispatch import isolation
 from fedpkg.dispatch.dispatcher import LocalExecutor
 from fedpkg.dispatch.keepers import Call, Keeper
 from fedpkg.dispatch.package_files import inventory
-from fedpkg.dispatch.site import Job, Site
+from fedpkg.dispatch.site import Job, PackageOnDisk, Site
 from fedpkg.dispatch.staging import StagedTask, base_environ, shared_files
 from fedpkg.dispatch.zygotes import Zygote
 from fedpkg.means import means
@@ -34,6 +34,9 @@ class ProcessLauncher:
 
     def prepare(self, job: Job, staged: StagedTask) -> tuple[str, Call]:
         return COLD, shell_call(job, staged)
+
+    def warm_program(self, package: PackageOnDisk, call: Call) -> None:
+        """There are no warm interpreters."""
 
     def keeper(self, key: str) -> Keeper:
         return self._zygote.keeper(warm=False)

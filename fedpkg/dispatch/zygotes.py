@@ -36,7 +36,6 @@ class Zygote:
         environ: its environment (1 thread; a task sets its own number).
         log: file for the output of the imports.
         apart: each keeper and its task have a separate PID namespace.
-        fds: open files that it inherits, to pass them on (`Call.fds`).
     """
 
     def __init__(
@@ -51,10 +50,8 @@ class Zygote:
         own: Sequence[str] = (),
         sources: Sequence[Path] = (),
         apart: bool = False,
-        fds: Sequence[int] = (),
     ) -> None:
         self.interpreter = interpreter
-        self._fds = list(fds)
         files = [str(source) for source in sources]
         self._steps = list(steps)
         self._left_out: list[dict[str, Any]] = []
@@ -87,7 +84,7 @@ class Zygote:
                     stdin=subprocess.DEVNULL,
                     stdout=output,
                     stderr=output,
-                    pass_fds=[theirs.fileno(), *self._fds],
+                    pass_fds=[theirs.fileno()],
                     start_new_session=True,  # only the controller gets a Ctrl-C of the terminal
                 )
             except OSError as error:
@@ -149,8 +146,10 @@ class Zygote:
         why_cold = f"the interpreter {self.interpreter} {how}: {tail or 'no output'}"
         return {"why_cold": why_cold, "left_out": self._left_out}
 
-    def keeper(self, *, warm: bool) -> Keeper:
+    def keeper(self, *, warm: bool, given: Sequence[int] = ()) -> Keeper:
         """A new keeper for one slot. If the zygote was killed, it is started again.
+
+        ``warm``: it forks the child of its first task at once. ``given``: an open file that its task inherits.
 
         Raises:
             KeeperGone: there is none now; another call may succeed.
@@ -169,7 +168,7 @@ class Zygote:
             self._keepers = [*(known for known in self._keepers if not known.closed), keeper]
             try:
                 with theirs:
-                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno()]))]
+                    rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", [theirs.fileno(), *given]))]
                     self._control.sendmsg([b"k"], rights, NO_SIGPIPE)
                     if warm:
                         keeper.warm_up()

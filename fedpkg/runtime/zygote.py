@@ -370,34 +370,35 @@ def fork_keepers(control: socket.socket, *, apart: bool, of_imports: frozenset[i
         bury(keepers)
         if control not in awake:
             continue
-        fd = receive_fd(control)
-        if fd is None:
+        fds = receive_fds(control)
+        if not fds:
             return keepers
         try:
             pid = os.fork()
         except OSError as error:  # the controller notices the closed connection
             print("fedpkg: cannot fork a keeper: %s" % error, file=sys.stderr)
-            os.close(fd)
+            _fedpkg_isolation.close(fds)
             continue
         if pid == 0:
             control.close()
-            keeper = Keeper(socket.socket(fileno=fd), apart=apart, of_imports=of_imports)
+            keeper = Keeper(socket.socket(fileno=fds[0]), apart=apart, of_imports=of_imports, given=fds[1:])
             try:
                 keeper.run()
             except BaseException:
                 sys.excepthook(*sys.exc_info())
             finally:
                 os._exit(1)
-        os.close(fd)
+        _fedpkg_isolation.close(fds)
         keepers[pid] = os.pidfd_open(pid) if hasattr(os, "pidfd_open") else None
 
 
-def receive_fd(control: socket.socket) -> int | None:
+def receive_fds(control: socket.socket) -> list[int]:
+    """The socket of a new keeper, and a file for its task, if there is one; nothing if the controller has ended."""
     try:
-        message, fds, _flags, _address = socket.recv_fds(control, 1, 1)
+        message, fds, _flags, _address = socket.recv_fds(control, 1, 2)
     except ConnectionError:
-        return None
-    return fds[0] if message and fds else None
+        return []
+    return fds if message else []
 
 
 def bury(keepers: dict[int, int | None]) -> None:

@@ -89,7 +89,7 @@ def context_of(
     def clients() -> Sequence[ClientRow]:
         return here.store.list_clients(session.session_id)
 
-    give_workplace(strategy, session, config, here.home, form, here.control, here.held, announce, clients)
+    give_workplace(strategy, session, config, here.home, executor, form, here.control, here.held, announce, clients)
     here.held.callback(note_start(here.home.session_folder(session.session_id)))
     if not executor.is_ours:
         (here.home.session_folder(session.session_id) / STATES_ELSEWHERE).touch()

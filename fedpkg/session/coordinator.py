@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from fedpkg.config import RunConfig
 from fedpkg.coordinators.process import Ending, Start, Workplace
@@ -16,15 +16,17 @@ from fedpkg.dispatch.limits import exceeded
 from fedpkg.dispatch.program import Program, start_program
 from fedpkg.errors import ConfigError, SessionFailed
 from fedpkg.fedn.names import DATA_PATHS
-from fedpkg.rules import variables_of
+from fedpkg.rules import UNDRAWN, variables_of
 from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.stores.base import ClientRow, SessionRow
 from fedpkg.stores.home import Home
 
 if TYPE_CHECKING:
-    from fedpkg.dispatch.keepers import Outcome
+    from fedpkg.dispatch.keepers import Call, Outcome
+    from fedpkg.dispatch.zygotes import Zygote
     from fedpkg.formats.base import ModelForm
+    from fedpkg.waist.executor import Executor
     from fedpkg.waist.order import Limits
 
 _FEDPKG = Path(__file__).resolve().parents[1]  # strategies of apps import it, wherever it is installed
@@ -36,6 +38,7 @@ def give_workplace(
     session: SessionRow,
     config: RunConfig,
     home: Home,
+    executor: Executor,
     form: ModelForm,
     control: Control,
     held: ExitStack,
@@ -58,10 +61,20 @@ def give_workplace(
             hint="move the program to a separate folder",
             key="strategy.folder",
         )
-    limits, isolation = limits_of(config.limits), isolation_of(config)
+    limits, isolation, digest = limits_of(config.limits), isolation_of(config), session.package_digest
+    forks = getattr(executor, "warm_program", None) if session.rules >= UNDRAWN else None
+
+    def warm(call: Call) -> tuple[Zygote, Call] | None:
+        if forks is None:
+            return None
+        waiting = ThreadPoolExecutor(1)  # for the imports, during which the session can be stopped
+        try:
+            return cast("tuple[Zygote, Call] | None", control.follow(waiting.submit(forks, digest, call)).result())
+        finally:
+            waiting.shutdown(wait=False)
 
     def start(what: Start) -> _Started:
-        own = {what.variable: str(what.fd), "FEDPKG_SEED": str(what.seed), **variables_of(session.rules)}
+        own = {"FEDPKG_SEED": str(what.seed), **variables_of(session.rules)}
         data = None if strategy.data_of is None else _data_of(strategy.data_of, clients(), home)
         own |= {} if data is None else dict.fromkeys(DATA_PATHS, str(data))
         program = start_program(
@@ -71,11 +84,13 @@ def give_workplace(
             reads=(*what.reads, _FEDPKG, *(() if data is None else (data,))),
             writes=what.writes,
             fd=what.fd,
+            connection=what.variable,
             variables={**config.environment, **own},
             threads=config.executor.threads,
             log_bytes=config.limits.log_bytes,
             limits=limits,
             isolation=isolation,
+            warm=warm,
         )
         return _Started(program, limits)
 

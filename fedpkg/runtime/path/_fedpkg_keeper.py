@@ -19,6 +19,7 @@ import signal
 import socket
 import struct
 import subprocess
+import sys
 import time
 
 import _fedpkg_isolation  # type: ignore[import-not-found]
@@ -39,6 +40,7 @@ from _fedpkg_processes import (  # type: ignore[import-not-found]
 
 TYPE_CHECKING = False  # type checkers recognise the name, and importing typing takes time
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import Any
 
 CHUNK = 1 << 16
@@ -109,7 +111,7 @@ class Child:
                 for file in keeper.files:
                     file.close()
                 self.wire.close()
-                keep = {0, 1, 2, child_wire.fileno(), *keeper.of_imports}
+                keep = {0, 1, 2, child_wire.fileno(), *keeper.of_imports, *keeper.given}
                 _fedpkg_isolation.close(_fedpkg_isolation.open_files() - keep)
                 status = warm_child(child_wire, self.report, keeper.of_imports)
             except BaseException:
@@ -145,7 +147,7 @@ class Command:
 
     wire = None
 
-    def __init__(self, order: dict[str, Any]) -> None:
+    def __init__(self, order: dict[str, Any], given: list[int]) -> None:
         self.walls = _fedpkg_isolation.Walls(order.get("isolation"), order["cwd"])
 
         def before_exec() -> None:
@@ -163,7 +165,7 @@ class Command:
                 stderr=subprocess.PIPE,
                 bufsize=0,
                 start_new_session=True,
-                pass_fds=[*self.walls.fds, *order["fds"]],
+                pass_fds=[*self.walls.fds, *given],
                 preexec_fn=before_exec,  # safe without threads
             )
         except (OSError, subprocess.SubprocessError) as error:
@@ -182,10 +184,21 @@ class Command:
 
 
 class Keeper:
-    """Runs one task at a time for one slot; with ``apart``, as the first process of a PID namespace."""
+    """Runs one task at a time for one slot; with ``apart``, as the first process of a PID namespace.
 
-    def __init__(self, sock: socket.socket, *, apart: bool, of_imports: frozenset[int] = frozenset()) -> None:
+    ``given`` has the open file that its task inherits, if there is one.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        *,
+        apart: bool,
+        of_imports: frozenset[int] = frozenset(),
+        given: Sequence[int] = (),
+    ) -> None:
         self.sock = sock
+        self.given = list(given)
         self.apart = apart
         self.of_imports = of_imports  # files that libraries opened when they were imported
         self.spare: Child | None = None  # waits for its first task
@@ -200,7 +213,8 @@ class Keeper:
             _fedpkg_isolation.prepare_filters()
         prctl(PR_SET_CHILD_SUBREAPER, 1)
         go_first()
-        send(self.sock, {"pid": pid})
+        cuda = getattr(sys.modules.get("torch"), "cuda", None)
+        send(self.sock, {"pid": pid, "has_cuda": not getattr(cuda, "_is_in_bad_fork", bool)()})
         while True:
             order = receive(self.sock)
             if order is None:
@@ -244,7 +258,9 @@ class Keeper:
         started = time.monotonic()
         # Before the task begins, as it could put a link or a pipe in their place.
         self.files = [open(order[name], "xb", buffering=0) for name in ("stdout", "stderr")]  # noqa: SIM115
-        task = Command(order) if "shell" in order else self.hand_over(order)
+        if order.get("connection"):
+            order["env"][order["connection"]] = str(self.given[0])
+        task = Command(order, self.given) if "shell" in order else self.hand_over(order)
         if self.apart:
             before, self.mounts = self.mounts, _fedpkg_isolation.hold_mounts(task.pid)
             if before is not None:
