@@ -1,15 +1,19 @@
 """Runs tasks by calling their functions in this process: the backend of the mocks.
 
 Inputs and results are bytes, as between real nodes, so a value that cannot be sent fails here as well. Each task gets
-copies of its organisation's frames, and files of its own.
+copies of its organisation's frames.
 """
 
 from __future__ import annotations
 
 import copy
+import shutil
+import tempfile
 import time
+import weakref
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from fedpkg.analytics import calling, eras, task_files
@@ -41,6 +45,14 @@ class _Network:
     client: Callable[[InProcess], Any] | None
     collaboration_id: int
     image: str
+    folder: Path | None = None
+
+    def folder_of(self, organization_id: int, depth: int) -> Path:
+        """The folder of a task's files. Tasks of an organisation that do not run at the same time have the same one."""
+        if self.folder is None:
+            self.folder = Path(tempfile.mkdtemp(prefix="fedpkg-mock-"))
+            weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
+        return self.folder / f"{depth}-{organization_id}"
 
 
 class InProcess(Recorded):
@@ -77,6 +89,7 @@ class InProcess(Recorded):
         super().__init__(node, everyone, image=image, databases=databases, task_id=task_id, now=time.time())
         self.node_id = node.node_id if at.node_id is None else at.node_id
         self._network = network
+        self._depth = 0  # of tasks that run inside each other
         self._errors: dict[int, BaseException] = {}  # of tasks: what the first function that failed has raised
 
     def frames_of(self, organization_id: int) -> Mapping[str, Any]:
@@ -101,6 +114,7 @@ class InProcess(Recorded):
         network = self._network
         inner = object.__new__(InProcess)
         inner._begin(network, at, task.databases, task.task_id)
+        inner._depth = self._depth + 1
         node = Node(
             organization_id=inner.organization_id,
             organization=at.organization.name,
@@ -109,9 +123,10 @@ class InProcess(Recorded):
         )
         client = None if network.client is None else lambda: network.client(inner)  # type: ignore[misc]
         try:
-            with task_files.written(node, inner, task.input_) as ready:
-                call = Call(inner, ready, task.databases, _Copies(at.frames), client)
-                return COMPLETED, network.answer(network.module, task.input_, call), ""
+            folder = network.folder_of(inner.organization_id, inner._depth)
+            ready = task_files.written_to(folder, node, inner, task.input_)
+            call = Call(inner, ready, task.databases, _Copies(at.frames), client)
+            return COMPLETED, network.answer(network.module, task.input_, call), ""
         except (Exception, SystemExit) as error:  # an algorithm may end its process with exit(1)
             self._errors.setdefault(task.task_id, error)
             return CRASHED, None, calling.traceback_of(error)

@@ -23,39 +23,44 @@ _VARIABLES = {  # of `paths`
 
 @contextmanager
 def written(node: Node, backend: Backend, input_: bytes) -> Iterator[Node]:
-    """Write a task's input and token to a temporary folder; yields its node with the variables that name them.
+    """Write a task's files to a temporary folder; yields its node with the variables that name them."""
+    with tempfile.TemporaryDirectory(prefix="fedpkg-task-") as folder:
+        yield written_to(Path(folder), node, backend, input_)
+
+
+def written_to(folder: Path, node: Node, backend: Backend, input_: bytes) -> Node:
+    """Write a task's input and token; returns its node with the variables that name them.
 
     Variables of the node's configuration take precedence.
     """
-    with tempfile.TemporaryDirectory(prefix="fedpkg-task-") as name:
-        folder = Path(name)
-        (folder / "tmp").mkdir()
-        (folder / "input").write_bytes(input_)
-        token = tokens.of(backend)
-        (folder / "token").write_text(token)
-        variables = {
-            "INPUT_FILE": str(folder / "input"),
-            "OUTPUT_FILE": str(folder / "output"),
-            "TOKEN_FILE": str(folder / "token"),
-            "TEMPORARY_FOLDER": str(folder / "tmp"),
-            "SESSION_FOLDER": str(folder / "tmp"),
-            "CONTAINER_TOKEN": token,
-            "TASK_ID": str(backend.task_id),
-            "NODE_ID": str(backend.node_id),
-            "ORGANIZATION_ID": str(backend.organization_id),
-            "COLLABORATION_ID": str(backend.collaboration_id),
-            "HOST": "http://localhost",  # where nothing listens: the client asks the program that runs the task
-            "PORT": "0",
-            "API_PATH": "",
-            "USER_REQUESTED_DATABASE_LABELS": ",".join(backend.databases),
-            "DB_LABELS": json.dumps(list(backend.databases)),  # this and the next two: in versions 1 to 3
-        }
-        if backend.databases and (first := node.databases.get(backend.databases[0])):
-            variables |= {"USER_REQUESTED_DATABASE_LABEL": first.label, "DATABASE_URI": first.uri}
-        for label, one in node.databases.items():
-            variables[f"{label.upper()}_DATABASE_URI"] = one.uri
-            variables[f"{label.upper()}_DATABASE_TYPE"] = one.kind
-        yield replace(node, environment={**variables, **node.environment})
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
+    token = tokens.of(backend)
+    for name, content in (("input", input_), ("token", token.encode())):
+        (folder / name).unlink(missing_ok=True)  # ext4 writes a file that replaces one of the same name to the disk
+        (folder / name).write_bytes(content)
+    variables = {
+        "INPUT_FILE": str(folder / "input"),
+        "OUTPUT_FILE": str(folder / "output"),
+        "TOKEN_FILE": str(folder / "token"),
+        "TEMPORARY_FOLDER": str(folder / "tmp"),
+        "SESSION_FOLDER": str(folder / "tmp"),
+        "CONTAINER_TOKEN": token,
+        "TASK_ID": str(backend.task_id),
+        "NODE_ID": str(backend.node_id),
+        "ORGANIZATION_ID": str(backend.organization_id),
+        "COLLABORATION_ID": str(backend.collaboration_id),
+        "HOST": "http://localhost",  # where nothing listens: the client asks the program that runs the task
+        "PORT": "0",
+        "API_PATH": "",
+        "USER_REQUESTED_DATABASE_LABELS": ",".join(backend.databases),
+        "DB_LABELS": json.dumps(list(backend.databases)),  # this and the next two: in versions 1 to 3
+    }
+    if backend.databases and (first := node.databases.get(backend.databases[0])):
+        variables |= {"USER_REQUESTED_DATABASE_LABEL": first.label, "DATABASE_URI": first.uri}
+    for label, one in node.databases.items():
+        variables[f"{label.upper()}_DATABASE_URI"] = one.uri
+        variables[f"{label.upper()}_DATABASE_TYPE"] = one.kind
+    return replace(node, environment={**variables, **node.environment})
 
 
 def paths(environment: Mapping[str, str]) -> dict[str, Path | None]:

@@ -43,6 +43,7 @@ class Client:
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
         self._inputs: dict[int, bytes] = {}
+        self._task_of: dict[int, int] = {}  # by the ids of runs
         self.log = logging.getLogger("fedpkg.algorithm")
         self.organization_id = backend.organization_id
         self.node_id = backend.node_id
@@ -132,6 +133,7 @@ class Client:
             databases=databases,
         )
         self._inputs[task_id] = input_
+        self._task_of.update((one.run_id, task_id) for one in backend.runs(task_id))
         return answers.Task(answers.task(backend, task_id), lambda: self._ended(task_id))
 
     def _ended(self, task_id: int) -> dict[str, Any]:
@@ -166,12 +168,17 @@ class Client:
             return found
 
     def _find_run(self, run_id: int) -> Run | None:
-        return next((one for id_ in self._all_tasks() for one in self._runs(id_) if one.run_id == run_id), None)
+        known = self._task_of.get(run_id)
+        tasks = self._all_tasks() if known is None else [known]
+        return next((one for id_ in tasks for one in self._runs(id_) if one.run_id == run_id), None)
 
     def _one(self, kind: str, id_: int) -> dict[str, Any]:
         """An object by its id; ``{"msg": …}`` if there is none, as the server answers."""
-        if kind == "task" and id_ in self._all_tasks():
-            return self._ended(id_)
+        if kind == "task":
+            try:
+                return self._ended(id_)
+            except CollectResultsError:
+                return {"msg": f"Task id={id_} not found"}
         if kind == "organization":
             for one in self._backend.organizations():
                 if one.organization_id == id_:
