@@ -44,8 +44,8 @@ def run(name: str) -> None:
     except BaseException as error:
         traceback.print_exc()
         sys.stderr.flush()
-        lines = _of_the_app(error).replace(folder, "").splitlines(keepends=True)
-        grid.fail("the ServerApp raised an exception\n" + "".join(lines[-_LAST_LINES:]))
+        lines = _of_the_app(error).replace(folder, "").splitlines()
+        grid.fail("\n    ".join(("the ServerApp raised an exception", *lines[-_LAST_LINES:])))
         sys.exit(1)
     grid.finish()
 

@@ -178,7 +178,7 @@ class Process:
             body = reading.result(self._timeout_s)
         except Late:
             raise SessionFailed(
-                f"the coordinator sent nothing for {self._timeout_s:g} s",
+                f"it sent nothing for {self._timeout_s:g} s",
                 hint=f"see its logs in {self.folder}; strategy.timeout_s is its time limit for a message",
             ) from None
         except OSError:
@@ -208,7 +208,7 @@ class Process:
                 self._timeout_s
             )
         except Late:
-            raise SessionFailed(f"the coordinator did not read a message for {self._timeout_s:g} s") from None
+            raise SessionFailed(f"it did not read a message for {self._timeout_s:g} s") from None
         except OSError:
             raise self._ended() from None
 

@@ -213,7 +213,7 @@ def test_an_app_that_sends_nothing_for_too_long_ends_the_session(
     federation: Federation, tmp_path: Path, at_once: RecordsAtOnce
 ) -> None:
     never = main_of("time.sleep(600)")
-    with pytest.raises(SessionFailed, match=r"the coordinator sent nothing for 2 s"):
+    with pytest.raises(SessionFailed, match=r"the coordinator: it sent nothing for 2 s"):
         federation.run(config_of(federation, tmp_path, never, strategy={"timeout_s": 2}))
 
 

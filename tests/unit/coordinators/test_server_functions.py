@@ -258,9 +258,9 @@ COMPUTES = "[None for _ in iter(int, 1)]"  # for ever
         (TAKES.format("1 / 0", "None"), r"incremental_aggregate failed \(" + FILE.format(4)),
         (TAKES.format("pass", "1 / 0"), r"get_incremental_aggregate_model failed \(" + FILE.format(6)),
         (TAKES.format("pass", "[np.zeros((2, 2))]"), r"arrays of the shapes \[\(2, 2\)\], not \[\(2,\)\]"),
-        (AGGREGATES + SLEEPS, "the coordinator sent nothing for 2 s"),
+        (AGGREGATES + SLEEPS, "the coordinator: it sent nothing for 2 s"),
         *(
-            pytest.param(function + waits, "the coordinator sent nothing for 2 s", marks=pytest.mark.soak)
+            pytest.param(function + waits, "the coordinator: it sent nothing for 2 s", marks=pytest.mark.soak)
             for function, waits in [(SELECTS, SLEEPS), (SETTINGS, SLEEPS)]
             + [(function, COMPUTES) for function in (SELECTS, SETTINGS, AGGREGATES)]
         ),

@@ -221,7 +221,7 @@ FORWARD = MODULE + "        self.w = torch.nn.Parameter(torch.zeros(n, 1))\n    
         (FORWARD + "x @ self.w\ndef loss(y, t): return 3", "loss must return one number as a tensor, not 3"),
         (FORWARD + "x @ self.w\ndef loss(y, t): return t.mean()", "loss.backward failed .*: RuntimeError"),
         (FORWARD + "x @ self.w\ndef loss(y, t): return (y / 0).sum()", "the loss is not finite: nan"),
-        ("import time\ntime.sleep(60)", "the coordinator sent nothing for 2 s"),
+        ("import time\ntime.sleep(60)", "the coordinator: it sent nothing for 2 s"),
     ],
 )
 @pytest.mark.every_push("no class|nowhere|program5|line 7|not finite|sent nothing")
