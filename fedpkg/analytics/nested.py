@@ -7,9 +7,12 @@ input, its data and these results.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
+from fedpkg.analytics.current import current
 from fedpkg.analytics.recorded import Recorded
 
 
@@ -44,3 +47,25 @@ class Nested(Recorded):
             for one in tasks
         ]
         return told, {str(number): one.input_ for number, one in enumerate(tasks)}
+
+
+@contextmanager
+def without_waiting() -> Iterator[None]:
+    """A function that sleeps while its tasks have not run takes their answers instead, or ends the attempt.
+
+    Which function that is, is found when it sleeps: modules may keep `time.sleep` from an earlier task.
+    """
+    really = time.sleep
+
+    def sleep(seconds: float) -> None:
+        call = current()
+        if call is not None and isinstance(call.backend, Nested) and call.backend.left():
+            call.backend.run()
+        else:
+            really(seconds)
+
+    time.sleep = sleep  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        time.sleep = really

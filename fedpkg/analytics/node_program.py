@@ -18,7 +18,7 @@ from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.current import Call
 from fedpkg.analytics.enclosed import AlgorithmFailed, remove_planted
 from fedpkg.analytics.frames import Frames
-from fedpkg.analytics.nested import Nested, Wants
+from fedpkg.analytics.nested import Nested, Wants, without_waiting
 from fedpkg.analytics.node import Node, read_node
 from fedpkg.analytics.policy import NotAllowed
 from fedpkg.client.records import Records, load_records, write_records
@@ -62,7 +62,7 @@ def answer(module: str, records: Records, node: Node, frames: Frames) -> Records
     about, data = records.data, records.sets["task"]["input"].tobytes()
     backend = _backend(node, about, records.sets.get("answers", {}))
     try:
-        with task_files.written(node, backend, data) as ready:
+        with task_files.written(node, backend, data) as ready, without_waiting():
             call = Call(backend, ready, backend.databases, frames)
             result = eras.answer(module, data, call, allow_pickle=about["allow_pickle"])
     except Wants:

@@ -37,6 +37,8 @@ from fedpkg.analytics.node import Database, Node
 from fedpkg.analytics.places import DeserialisationError, SerialisationError
 
 MODULE = """
+import time
+
 import numpy as np
 
 calls = []
@@ -51,6 +53,13 @@ def total_of_all(client, data, column="x"):
     ids = [one["id"] for one in client.get_organizations_in_my_collaboration()]
     task = client.create_new_task({"method": "total", "args": [column]}, ids)
     return sum(client.get_results(task["id"]))
+
+
+def patient(client, data):
+    # It sleeps before it looks, as public functions do.
+    tasks = [client.create_new_task({"method": "total"}, [one]) for one in (3, 1)]
+    time.sleep(3600)
+    return [client.get_results(one["id"]) for one in tasks]
 
 
 def RPC_total(data, column="x", fail=False):
@@ -139,7 +148,7 @@ def test_results_keep_the_types_of_numpy(ask: Callable[..., Any]) -> None:
         ({"method": "RPC_total"}, "no function 'RPC_RPC_total'. The method of a partial function is given without"),
         ({"method": "master"}, "'master' is a central function: add 'master': True"),
         ({"master": 1, "method": "total"}, "'total' is a partial function: leave out 'master'"),
-        ({"master": 1, "method": "xyz"}, "central functions: master, total_of_all. Functions of its modules must be"),
+        ({"master": 1, "method": "xyz"}, "central functions: master, patient, total_of_all. Functions of its"),
         ({"method": "number"}, "has a int, and no function, 'RPC_number'"),
         ({"master": 1, "method": "helper"}, "has a int, and no function, 'helper'"),
     ],
@@ -323,6 +332,12 @@ def test_a_loop_that_waits_ends_at_once(look: str, client: AlgorithmClient) -> N
         assert task.get("complete") is True
         assert task["status"] == "completed"
     assert client.get_results(task_id=task["id"]) == [15, 3]
+
+
+def test_a_nested_central_function_that_sleeps_does_not_wait(tmp_path: Path, module: str) -> None:
+    client = AlgorithmClient.of(backend_of("coordinated", tmp_path, module))
+    task = client.create_new_task({"master": True, "method": "patient"}, [2])
+    assert client.get_results(task["id"]) == [[[15], [3]]]
 
 
 def test_results_are_new_values_each_time(client: AlgorithmClient) -> None:
