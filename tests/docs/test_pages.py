@@ -24,6 +24,13 @@ from fedpkg.waist.answer import FAILURES
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
+CENTRAL = """\
+from vantage6.algorithm.tools.decorators import algorithm_client
+
+@algorithm_client
+def central_mean(client):
+    return {}
+"""
 SPECS = [spec for kind in KINDS for spec in specs(kind)]
 
 
@@ -51,7 +58,13 @@ def test_site_builds_without_a_warning_and_every_link_in_it_leads_somewhere(tmp_
 
 
 @pytest.mark.parametrize("spec", SPECS, ids=lambda spec: f"{spec.kind}-{spec.name}")
-def test_example_of_a_page_is_a_section_that_a_run_takes(spec: Spec) -> None:
+def test_example_of_a_page_is_a_section_that_a_run_takes(
+    spec: Spec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "server" / "mean_of_clinics" / "__init__.py"  # what the example of an algorithm names
+    module.parent.mkdir(parents=True)
+    module.write_text(CENTRAL)
+    monkeypatch.chdir(tmp_path)
     run = {"package": "p", "rounds": 1, "clients": {"count": 9}, **yaml.safe_load(example(spec))}
     config_of(run, resolve=resolved)
 
