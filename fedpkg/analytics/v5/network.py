@@ -14,6 +14,7 @@ from fedpkg.analytics.v4.client import Client, TaskByName, input_by_name
 from fedpkg.analytics.v4.wrappers import load_data
 from fedpkg.analytics.v5.decorators import NO_EXTRACTION
 
+_USERS = ("algorithm", "node", "role", "rule", "session", "store", "user", "util")  # calls that need a server
 _DATABASES = "write [{'label': 'my_label'}] or [{'type': 'dataframe', 'dataframe_id': 1}]"
 
 
@@ -183,6 +184,11 @@ class MockUserClient(_MockClient):
     def __init__(self, network: MockNetwork) -> None:
         super().__init__(network, network.backend)
         self.dataframe = self.Dataframe(self)
+
+    def __getattr__(self, name: str) -> Any:
+        if name in _USERS:
+            raise AttributeError(f"user_client.{name}: there is no server, and there are no sessions")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
     class Task(Client.Task):
         """Tasks of the user."""

@@ -130,6 +130,8 @@ def test_a_path_is_read_by_the_network(tmp_path: Path) -> None:
         assert (frame["name"], frame["id"], [one["name"] for one in frame["columns"]]) == ("a", 1, ["age"])
         with pytest.raises(NotImplementedError, match=r"dataframe.create: there are no sessions.* reads its datasets"):
             network.user_client.dataframe.create("a", "read_csv")
+        with pytest.raises(AttributeError, match=r"user_client.session: there is no server, and there are no sessions"):
+            network.user_client.session.create("a")
 
 
 def test_groups_of_frames_are_dicts_by_label(module: str) -> None:
