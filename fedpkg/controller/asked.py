@@ -458,6 +458,8 @@ class Asked:
 
 
 def _with_log(came: Came, failure: Failure) -> Failure:
-    """The failure of a client, with the last line of its log."""
-    lines = came.log_tail.strip().splitlines()
-    return Failure(failure.kind, "; ".join([failure.message, *(line.strip() for line in lines[-1:])]))
+    """The failure of a client, with the last line of its log, unless the message ends with it."""
+    last = came.log_tail.strip().rpartition("\n")[2].strip()
+    if not last or failure.message.endswith((last, last.partition(": ")[2] or last)):
+        return failure
+    return Failure(failure.kind, f"{failure.message}; {last}")

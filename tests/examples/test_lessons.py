@@ -46,6 +46,11 @@ def test_lesson_shows_the_files_that_are_there() -> None:
         assert (folder / name).read_text().strip() in text, name
 
 
+def test_lesson_shows_a_policy_that_is_there() -> None:
+    folder = ROOT / "examples" / "hospitals"
+    assert (folder / "nodes" / "coast.yaml").read_text().strip() in (folder / "README.md").read_text()
+
+
 def test_lesson_shows_functions_that_are_there() -> None:
     folder = ROOT / "examples" / "personalised"
     shown = re.findall(r"^```python\n(.*?)^```", (folder / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)

@@ -59,6 +59,7 @@ def test_an_error_of_the_central_function_names_the_partial_results_that_are_mis
     assert "mean raised an exception; partial results that are missing:" in error.value.message
     assert "Hospital A, task 1 (moments): exit_code: 'partial' exited with code 1" in error.value.message
     assert "KeyError: 'weight'" in error.value.message and "ZeroDivisionError" in error.value.message
+    assert "; fedpkg: " not in error.value.message  # the reason is there once
 
 
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
