@@ -51,14 +51,14 @@ def run(name: str) -> None:
 
 
 def _of_the_app(error: BaseException) -> str:
-    """The traceback of an error, without the lines of fedpkg and of Python's imports, unless no others are left."""
+    """The traceback of an error, without the lines of fedpkg and of Python's imports."""
     told = traceback.TracebackException.from_exception(error)
     one: traceback.TracebackException | None = told
     while one is not None:
         own = [frame for frame in one.stack if not frame.filename.startswith(_OTHERS)]
-        one.stack = traceback.StackSummary.from_list(own or one.stack)
+        one.stack = traceback.StackSummary.from_list(own)
         one = one.__cause__ or one.__context__
-    return "".join(told.format())
+    return "".join(told.format() if told.stack else told.format_exception_only())
 
 
 def load(name: str) -> Callable[..., Any]:
