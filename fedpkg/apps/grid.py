@@ -17,12 +17,13 @@ from typing import Any, BinaryIO
 
 from fedpkg.apps import identity
 from fedpkg.apps.message import LAST_CODE, Error, ErrorCode, Message, Metadata
+from fedpkg.apps.message_file import read_reply
 from fedpkg.client import arrays as array_files
-from fedpkg.client.coordinator import Failure, Kept, Replies, Request, SessionEnded, Step, Written
-from fedpkg.client.errors import ClientError
+from fedpkg.client.coordinator import Failure, Kept, Mean, Replies, Request, SessionEnded, Step, Written
 from fedpkg.client.records import write_records_to
+from fedpkg.records.array import Array
 from fedpkg.records.array_record import ArrayRecord
-from fedpkg.records.files import read_content, to_records
+from fedpkg.records.files import to_records
 from fedpkg.records.record_dict import RecordDict
 
 SERVER_NODE_ID = 0
@@ -43,6 +44,25 @@ class NodeInfo:
     groups: tuple[str, ...] = ()
     num_examples: float | None = None
     attributes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class NodesMean:
+    """The mean of the arrays in replies.
+
+    Attributes:
+        arrays: The mean; None: there is none.
+        left_out: By node, why a reply is not used.
+        converted: The first array whose precision was converted.
+        is_other: The replies have other arrays than were sent.
+        error: Why usable replies have no mean.
+    """
+
+    arrays: ArrayRecord | None
+    left_out: Mapping[int, str]
+    converted: str
+    is_other: bool
+    error: str
 
 
 @dataclass(frozen=True)
@@ -67,6 +87,7 @@ class Grid:
         self._rounds = rounds
         self._ends: dict[str, Any] | None  # what the round is committed with, once it is ended
         self._answered: set[str]  # types of messages to which replies were received in this round
+        self._mean: tuple[ArrayRecord, Kept] | None  # of replies in this round, which can be its model
         self._begin(next(rounds))
         self._run = Run(identity.run_id_of(f"run {seed}"))
         # The time of all messages: that of now would be another one when a resumed session sends them again.
@@ -139,17 +160,48 @@ class Grid:
         sent = self._checked(messages)
         if not sent:
             return []
-        busy = {one.metadata.dst_node_id for one in self._outstanding.values()}
-        if not busy.isdisjoint(one.metadata.dst_node_id for one in sent):
+        if self._are_busy(sent):
             return self._after_outstanding(sent, timeout)
+        return self._exchanged(sent, timeout)[0]
+
+    def send_and_average(
+        self, messages: Sequence[Message], mean: Mean, *, timeout: float | None = None
+    ) -> tuple[list[Message], NodesMean] | None:
+        """As `send_and_receive`, but fedpkg averages the arrays of the replies, which then have none.
+
+        None: these messages, or this session, do not allow it; nothing was sent.
+        """
+        sent = self._checked(messages)
+        nodes = {message.metadata.dst_node_id for message in sent}
+        is_one_request = len(_Contents(sent)) == 1 and len(nodes) == len(sent)
+        if not is_one_request or not self._step.averages or self._are_busy(sent):
+            return None
+        replies, [told] = self._exchanged(sent, timeout, mean=mean)
+        assert told.mean is not None
+        arrays = None
+        if told.mean.path is not None:
+            found = array_files.open_file(told.mean.path)
+            arrays = ArrayRecord({name: Array.from_plain(found[name]) for name in told.mean.names})
+            self._mean = (arrays, self._step.keep_mean(told))
+        left_out = {self._nodes[client_id]: reason for client_id, reason in told.mean.left_out.items()}
+        return replies, NodesMean(arrays, left_out, told.mean.converted, told.mean.is_other, told.mean.error)
+
+    def _are_busy(self, sent: Sequence[Message]) -> bool:
+        """Whether nodes still have pushed messages to answer."""
+        busy = {one.metadata.dst_node_id for one in self._outstanding.values()}
+        return not busy.isdisjoint(one.metadata.dst_node_id for one in sent)
+
+    def _exchanged(
+        self, sent: Sequence[Message], timeout: float | None, **more: Any
+    ) -> tuple[list[Message], list[Replies]]:
         self._begin_sending(sent)
-        requests = self._requests(sent, timeout)
+        requests = self._requests(sent, timeout_s=timeout, **more)
         told = self._step.ask(*(request for request, _ in requests))
         self._answered.update(_types(sent))
         replies: dict[int, Message] = {}
         for (_, asked), came in zip(requests, told, strict=True):
             replies.update(self._replies(asked, came))
-        return [replies[id(message)] for message in sent]
+        return [replies[id(message)] for message in sent], told
 
     def push_messages(self, messages: Iterable[Message]) -> list[str]:
         """Send messages without waiting, and return their ids. A node answers its messages one after another.
@@ -260,13 +312,15 @@ class Grid:
         self._clients = {one.position + 1: one.client_id for one in step.clients}  # by node
         self._nodes = {client_id: node for node, client_id in self._clients.items()}  # by client
         self._ends, self._answered = None, set()
+        self._mean = None
 
     def _kept(self, arrays: ArrayRecord | None) -> Kept | None:
         if not arrays:
             return None
+        if self._mean is not None and self._mean[0] is arrays:
+            return self._mean[1]
         plain = {name: one.plain() for name, one in arrays.items()}
-        is_npz = all(array_files.can_hold(".npz", one.dtype) for one in plain.values())
-        suffix = ".npz" if is_npz else ".safetensors"
+        suffix = array_files.suffix_for(plain)
         return self._step.keep(Written(lambda file: array_files.write_to(file, plain, suffix=suffix), suffix))
 
     # ---- requests
@@ -291,7 +345,7 @@ class Grid:
             raise ValueError("a message is sent twice at the same time: build another Message")
         return sent
 
-    def _requests(self, sent: Sequence[Message], timeout: float | None) -> list[tuple[Request, list[Message]]]:
+    def _requests(self, sent: Sequence[Message], **more: Any) -> list[tuple[Request, list[Message]]]:
         """The fewest requests for these messages: one for each category, and for each further message of a node."""
         groups: dict[tuple[str, int], list[Message]] = {}
         times: Counter[tuple[str, int]] = Counter()
@@ -299,7 +353,7 @@ class Grid:
             category, node = message.metadata.message_type.partition(".")[0], message.metadata.dst_node_id
             groups.setdefault((category, times[category, node]), []).append(message)
             times[category, node] += 1
-        return [(self._request(group, timeout_s=timeout), group) for group in groups.values()]
+        return [(self._request(group, **more), group) for group in groups.values()]
 
     def _request(self, sent: Sequence[Message], **more: Any) -> Request:
         """One request for messages of a category to different nodes."""
@@ -329,7 +383,7 @@ class Grid:
             node = message.metadata.dst_node_id
             what: RecordDict | Error
             if node in found:
-                what = _content(*found[node].place)
+                what, _ = read_reply(*found[node].place)
             else:
                 what = _error(failures.get(node))
             replies[id(message)] = self._reply(message, what)
@@ -404,16 +458,6 @@ def _key_of(content: RecordDict) -> object:
 def _identity(array: Any) -> object:
     plain = array.plain()
     return (plain.dtype, plain.values.shape, plain.values.__array_interface__["data"][0], plain.values.strides)
-
-
-def _content(path: str, part: tuple[int, int] | None) -> RecordDict | Error:
-    """What a reply contains; an error if it cannot be read."""
-    try:
-        content, about = read_content(path, part)
-        return Error(**about["error"]) if "error" in about else content
-    except (ClientError, TypeError, ValueError) as error:
-        reason = str(error).replace(path, "the reply")
-        return Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason)
 
 
 def _error(failure: Failure | None) -> Error:

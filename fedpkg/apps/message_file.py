@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from typing import Any
 
-from fedpkg.apps.message import FIELDS, Error, Message, Metadata
+from fedpkg.apps.message import FIELDS, Error, ErrorCode, Message, Metadata
 from fedpkg.client.errors import ClientError
 from fedpkg.records.files import read_content, write_content
 from fedpkg.records.record_dict import RecordDict
@@ -33,3 +35,16 @@ def read_message(path: str | os.PathLike[str]) -> Message:
         raise ClientError(
             f"{os.fspath(path)}: what it has about the message is damaged: {type(error).__name__}: {error}"
         ) from error
+
+
+def read_reply(path: str, part: tuple[int, int] | None = None) -> tuple[RecordDict | Error, Mapping[str, Any]]:
+    """What a reply contains, and what is said about its message; an error if it cannot be read.
+
+    ``part`` is the offset and length of a part of the file that has it.
+    """
+    try:
+        content, about = read_content(path, part)
+        return Error(**about["error"]) if "error" in about else content, about
+    except (ClientError, TypeError, ValueError) as error:
+        reason = str(error).replace(path, "the reply")
+        return Error(ErrorCode.CLIENT_APP_RAISED_EXCEPTION, reason), {}

@@ -353,6 +353,11 @@ def can_hold(suffix: str, dtype: str) -> bool:
     return dtype in (CODES if suffix == ".safetensors" else NUMPY)
 
 
+def suffix_for(plains: Mapping[str, Plain]) -> str:
+    """The suffix of a file that has these arrays: .npz if it can hold them, else .safetensors."""
+    return ".npz" if all(can_hold(".npz", one.dtype) for one in plains.values()) else ".safetensors"
+
+
 def _write_safetensors(file: BinaryIO, tensors: Mapping[str, Any]) -> None:
     import numpy as np
 

@@ -23,7 +23,7 @@ import shutil
 import struct
 import threading
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, BinaryIO, Union, cast
 
 from fedpkg.client.errors import ClientError
@@ -110,15 +110,37 @@ class Reply:
         return load_records(path, part)
 
 
+@dataclass(frozen=True)
+class Averaged:
+    """The mean of replies' arrays: see `Mean`.
+
+    Attributes:
+        path: The file of the mean, as that of a model; None: there is no mean.
+        names: The names of its arrays, in their order.
+        left_out: By client, why its reply is not used.
+        converted: The first array whose precision was converted.
+        is_other: The replies have other arrays than were sent.
+        error: Why the usable replies have no mean.
+    """
+
+    path: str | None
+    names: Sequence[str]
+    left_out: Mapping[str, str]
+    converted: str
+    is_other: bool
+    error: str
+
+
 class Replies(list):  # type: ignore[type-arg]
     """The usable replies to one request, in the order of ``asked``. ``missing`` are the clients without one, and
-    ``failures`` say why, for those whose tasks failed.
+    ``failures`` say why, for those whose tasks failed. ``mean`` is that of their arrays, if the request asks for it.
 
     ``request_id`` identifies the request in its round. While it ``is_outstanding``, there are no replies yet.
     """
 
-    def __init__(self, replies: Sequence[Reply], told: Mapping[str, Any]) -> None:
+    def __init__(self, replies: Sequence[Reply], told: Mapping[str, Any], mean: Averaged | None = None) -> None:
         super().__init__(replies)
+        self.mean = mean
         self.request_id: str = told["id"]
         self.round_number: int | None = told.get("round")
         self.asked: Sequence[str] = told["asked"]
@@ -136,6 +158,23 @@ class Written:
 
 
 @dataclass(frozen=True)
+class Mean:
+    """Asks for the mean of the arrays in the replies of a message app; the replies then come without arrays.
+
+    Args:
+        arrays: The name of the array record in the message and in the replies.
+        weight: The metric by which replies are weighted.
+        needs_sent: The replies must have the names and shapes of what was sent.
+        use: "averaged", or "stepped" if a step is computed from the mean: as in `fedpkg.strategies.base.Request`.
+    """
+
+    arrays: str
+    weight: str
+    needs_sent: bool = False
+    use: str = "averaged"
+
+
+@dataclass(frozen=True)
 class Request:
     """A request to clients. The fields are those of `fedpkg.strategies.base.Request`.
 
@@ -149,6 +188,7 @@ class Request:
         timeout_s: Seconds after which clients that have not answered are failures of this request.
         phase: "train" or "validate": the numbers in the metadata of replies of records are metrics of the clients'
             training, or of this round's model, and are shown as such.
+        mean: For records of message apps that are sent to all clients alike: average their arrays, if `Step.averages`.
     """
 
     entry_point: str = "train"
@@ -164,13 +204,15 @@ class Request:
     payloads: Mapping[str, Records | Written] = field(default_factory=dict)
     timeout_s: float | None = None
     phase: str | None = None
+    mean: Mean | None = None
 
 
 @dataclass(frozen=True)
 class Kept:
-    """A model that was written for `Step.commit`."""
+    """A model for `Step.commit` that was written, or is the mean of the replies to a request of this round."""
 
-    name: str
+    name: str | None
+    mean_of: str | None = None
 
 
 class Step:
@@ -183,6 +225,7 @@ class Step:
         path: The file of the model; None if the session has no model.
         parameters, run_config: As in the run.yaml.
         created_at: When the session was created, in seconds since 1970.
+        averages: Whether a request may have a ``mean``.
         checkpoint: In the first step after a start of the program, the last checkpoint given to `commit`; else None.
     """
 
@@ -195,6 +238,7 @@ class Step:
         self.parameters: Mapping[str, Any] = line.parameters
         self.run_config: Mapping[str, Any] = line.run_config
         self.created_at = line.created_at
+        self.averages = line.averages
         self.checkpoint = checkpoint
         self.is_committed = False
         line.forget_parts()
@@ -240,7 +284,10 @@ class Step:
             )
             for one in told["replies"]
         ]
-        return Replies(replies, told)
+        mean = told.get("mean")
+        if mean is not None:
+            mean = Averaged(**{**mean, "path": None if mean["path"] is None else path(mean["path"])})
+        return Replies(replies, told, mean)
 
     def commit(
         self,
@@ -259,12 +306,18 @@ class Step:
         """
         line = self._line
         files = {"model": line.put(model), "checkpoint": line.put_bytes(checkpoint)}
+        if isinstance(model, Kept) and model.mean_of is not None:
+            files["mean_of"] = model.mean_of
         line.send({"type": "commit", "metrics": dict(metrics or {}), "finished": finished, **files})
         self.is_committed = True
 
     def keep(self, model: Model | Written) -> Kept:
         """Write a model now that is committed later in this round."""
         return Kept(self._line.put(model) or "")
+
+    def keep_mean(self, replies: Replies) -> Kept:
+        """The mean of replies as a model that is committed later in this round; it is not sent again."""
+        return Kept(None, replies.request_id)
 
     def announce(self, rounds: int) -> None:
         """Say how many rounds the session will probably have, for the display; for ``rounds: null``."""
@@ -339,12 +392,13 @@ class _Line:
         self.parameters: dict[str, Any] = {}
         self.run_config: dict[str, Any] = {}
         self.created_at = 0.0
+        self.averages = False
 
     def hello(self) -> dict[str, Any]:
         told = self.call({"type": "hello", "protocol": VERSION})
         self._files, self._out = told["files"], told["out"]
         self.parameters, self.run_config = told["parameters"], told["run_config"]
-        self.created_at = told["created_at"]
+        self.created_at, self.averages = told["created_at"], told.get("averages", False)
         return told
 
     def path(self, name: str) -> str:
@@ -363,7 +417,9 @@ class _Line:
         told = {name: getattr(request, name) for name in Request.__dataclass_fields__}
         if isinstance(request.payload, Written) or hasattr(request.payload, "sets"):
             told["payload_kind"] = "records"
-        for name, default in (("wait", "all"), ("timeout_s", None), ("phase", None), ("payloads", {})):
+        if request.mean is not None:
+            told["mean"] = asdict(request.mean)
+        for name, default in (("wait", "all"), ("timeout_s", None), ("phase", None), ("payloads", {}), ("mean", None)):
             if told[name] == default:
                 del told[name]  # so that messages without it are the same as in earlier versions
         if request.payloads:

@@ -8,13 +8,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
+import signal
 import stat
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -86,7 +88,8 @@ class Round:
         """The files that the coordinator received."""
         told = [reply for _, one in self.messages for request in one["replies"] for reply in request["replies"]]
         kept = {self.start["model"], self.start.get("checkpoint")} - {None}
-        return kept.union(*(reply["weights"].values() for reply in told))
+        means = [one["mean"]["path"] for _, said in self.messages for one in said["replies"] if "mean" in one]
+        return kept.union(*(reply["weights"].values() for reply in told)).union(means) - {None}
 
     @property
     def lasting(self) -> set[str]:
@@ -135,15 +138,23 @@ class Journal:
 
         return self._keep(link, path.suffix, place)
 
-    def keep_parts(self, paths: Sequence[Path]) -> tuple[str, list[tuple[int, int]]]:
-        """Keep several small files as parts of one; return its name, and the offset and length of each part."""
+    def keep_written(self, write: Callable[[BinaryIO], object], suffix: str) -> str:
+        """Store what a function writes to an open file; return the name of the file."""
+
+        def fill(path: Path) -> None:
+            with open(path, "wb") as file:
+                write(file)
+
+        return self._keep(fill, suffix)
+
+    def keep_parts(self, contents: Iterable[bytes]) -> tuple[str, list[tuple[int, int]]]:
+        """Keep the contents of small files as parts of one; return its name, and the offset and length of each part."""
         parts: list[tuple[int, int]] = []
 
         def write(incoming: Path) -> None:
             at = 0
             with open(incoming, "wb") as file:
-                for path in paths:
-                    content = path.read_bytes()
+                for content in contents:
                     parts.append((at, len(content)))
                     padding = -len(content) % ALIGNMENT
                     file.write(content + bytes(padding))
@@ -169,14 +180,18 @@ class Journal:
             SessionFailed: it does not exist, is no regular file, has several links, or is too large.
         """
 
-        def copy(path: Path) -> None:
-            with atomic_write(path, durable=False) as target:
-                _copy(folder, name, target, max_bytes)
+        def move(path: Path) -> None:
+            with _opened(folder, name, max_bytes) as (source, size):
+                if _has_no_writer(source):
+                    with suppress(OSError):  # such as another file system
+                        os.rename(name, path, src_dir_fd=folder)
+                        return
+                with atomic_write(path, durable=False) as target:
+                    _copy(source, target, size)
+            with suppress(OSError):
+                os.unlink(name, dir_fd=folder)
 
-        kept = self._keep(copy, Path(name).suffix)
-        with suppress(OSError):
-            os.unlink(name, dir_fd=folder)
-        return kept
+        return self._keep(move, Path(name).suffix)
 
     def _keep(self, write: Callable[[Path], None], suffix: str, place: str = "") -> str:
         incoming = self.file(f"incoming{place}{suffix}")
@@ -272,20 +287,34 @@ class Sending:
             file.writelines(encode(one) + b"\n" for one in self._sent)
 
 
-def _copy(folder: int, name: str, target: BinaryIO, max_bytes: int | None) -> None:
+@contextmanager
+def _opened(folder: int, name: str, max_bytes: int | None) -> Iterator[tuple[BinaryIO, int]]:
+    """A file in a coordinator's folder, and its size. Raises SessionFailed as `Journal.take`."""
     try:
         fd = os.open(name, os.O_RDONLY | os.O_NONBLOCK | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=folder)
     except OSError as error:
         raise SessionFailed(f"its file '{name}' cannot be read: {error.strerror}") from error
-    with open(fd, "rb", closefd=True) as source:
+    with open(fd, "rb", closefd=True) as file:
         facts = os.fstat(fd)
         if not stat.S_ISREG(facts.st_mode) or facts.st_nlink != 1:
             raise SessionFailed(f"its file '{name}' is not a regular file with a single link")
-        if max_bytes is None:
-            max_bytes = facts.st_size
-        elif facts.st_size > max_bytes:
+        if max_bytes is not None and facts.st_size > max_bytes:
             raise SessionFailed(f"its file '{name}' has {facts.st_size} bytes; at most {max_bytes} are accepted")
-        left = max_bytes
-        while left and (part := source.read(min(left, _CHUNK))):
-            target.write(part)
-            left -= len(part)
+        yield file, facts.st_size
+
+
+def _has_no_writer(file: BinaryIO) -> bool:
+    """Whether nothing has the file open for writing, or mapped so. Only then Linux grants a lease for reading."""
+    try:
+        fcntl.fcntl(file, fcntl.F_SETSIG, signal.SIGURG)  # a signal that is ignored, if the lease must be given up
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_RDLCK)
+        fcntl.fcntl(file, fcntl.F_SETLEASE, fcntl.F_UNLCK)
+    except OSError:
+        return False
+    return True
+
+
+def _copy(source: BinaryIO, target: BinaryIO, size: int) -> None:
+    while size and (part := source.read(min(size, _CHUNK))):
+        target.write(part)
+        size -= len(part)

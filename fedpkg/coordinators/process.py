@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as Late  # differs from the built-in before Python 3.11
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, BinaryIO, Protocol
 
 from fedpkg.coordinators.journal import Journal, Sent
 from fedpkg.coordinators.protocol import (
@@ -18,6 +18,7 @@ from fedpkg.coordinators.protocol import (
     VARIABLE,
     Ask,
     Commit,
+    Mean,
     Message,
     decode,
     encode,
@@ -31,6 +32,9 @@ from fedpkg.errors import SessionFailed
 from fedpkg.files import copy_file, copy_tree, open_folder, remove_tree
 from fedpkg.formats.base import ModelForm
 from fedpkg.types import Json
+
+if TYPE_CHECKING:
+    from fedpkg.strategies.base import Reply
 
 END_PATIENCE_S = 2.0  # for a coordinator to exit when the session has ended
 
@@ -78,6 +82,30 @@ class Start:
     variable: str = VARIABLE
 
 
+class Averaged(Protocol):
+    """What replies have given whose arrays are averaged.
+
+    Attributes:
+        contents: By client, the rest of its reply, as the content of a file; of others, the reply is given as it is.
+    """
+
+    contents: dict[str, bytes]
+
+    @property
+    def said(self) -> Mapping[str, Json]:
+        """What the program is told of it."""
+        ...
+
+    @property
+    def suffix(self) -> str | None:
+        """Of the file of the mean; None: there is no mean."""
+        ...
+
+    def write(self, file: BinaryIO) -> object:
+        """Write the mean, as a model."""
+        ...
+
+
 @dataclass(frozen=True)
 class Workplace:
     """What a session provides for its coordinator.
@@ -91,6 +119,8 @@ class Workplace:
         announce: is told the number of rounds that the session will probably have.
         created_at: when the session was created.
         home: is not copied with the program.
+        average: averages the arrays in replies, given what is wanted and the file that the clients got; None: the
+            session does not do that.
     """
 
     folder: Path
@@ -103,6 +133,7 @@ class Workplace:
     announce: Callable[[int], None] = lambda number: None
     created_at: float = 0.0
     home: Path | None = None
+    average: Callable[[Mean, Path, Iterable[Reply]], Averaged] | None = None
 
 
 class Ended(Exception):

@@ -34,6 +34,15 @@ class Hello(msgspec.Struct, tag="hello", tag_field="type", frozen=True, forbid_u
     protocol: int
 
 
+class Mean(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The mean of the arrays in replies of a message app: see `fedpkg.client.coordinator.Mean`."""
+
+    arrays: str
+    weight: str
+    needs_sent: bool = False
+    use: Literal["averaged", "stepped"] = "averaged"
+
+
 class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One request: see `fedpkg.strategies.base.Request`. ``payload`` names a file of a model or of records; None: the
     round's model, or empty records if there is no model. ``payloads`` are records for single clients, each a part of a
@@ -55,6 +64,7 @@ class Wanted(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     payloads: dict[str, tuple[str, int, int]] = {}
     timeout_s: Annotated[float, msgspec.Meta(ge=0)] | None = None
     phase: Literal["train", "validate"] | None = None
+    mean: Mean | None = None
 
 
 class Ask(msgspec.Struct, tag="ask", tag_field="type", frozen=True, forbid_unknown_fields=True):
@@ -70,12 +80,15 @@ class Await(msgspec.Struct, tag="await", tag_field="type", frozen=True, forbid_u
 
 
 class Commit(msgspec.Struct, tag="commit", tag_field="type", frozen=True, forbid_unknown_fields=True):
-    """The end of a round. ``model`` and ``checkpoint`` name files; without ``model``, the model is unchanged."""
+    """The end of a round. ``model`` and ``checkpoint`` name files. ``mean_of`` is a request of this round, the mean of
+    whose replies is the model. Without both, the model is unchanged.
+    """
 
     model: str | None = None
     metrics: dict[str, Any] = {}
     finished: str | None = None
     checkpoint: str | None = None
+    mean_of: str | None = None
 
 
 class Log(msgspec.Struct, tag="log", tag_field="type", frozen=True, forbid_unknown_fields=True):

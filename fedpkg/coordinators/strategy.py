@@ -3,14 +3,26 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fedpkg.coordinators.journal import STEADY, Differs, Journal, Round, Sent
-from fedpkg.coordinators.process import END_PATIENCE_S, Ended, Process, Workplace
-from fedpkg.coordinators.protocol import VERSION, Announce, Ask, Await, Commit, Error, Hello, Log, Message, Wanted
+from fedpkg.coordinators.process import END_PATIENCE_S, Averaged, Ended, Process, Workplace
+from fedpkg.coordinators.protocol import (
+    VERSION,
+    Announce,
+    Ask,
+    Await,
+    Commit,
+    Error,
+    Hello,
+    Log,
+    Mean,
+    Message,
+    Wanted,
+)
 from fedpkg.errors import ModelFileError, SessionFailed
 from fedpkg.formats.mapped import MappedFile
 from fedpkg.formats.model_file import read_model
@@ -172,6 +184,7 @@ class Coordinator:
             "parameters": dict(self.parameters),
             "run_config": dict(self.workplace.run_config),
             "created_at": self.workplace.created_at,
+            "averages": self.workplace.average is not None,
         }
         for round_ in [*self._rounds, last]:
             start = round_.start if hello else {**round_.start, "checkpoint": None}
@@ -193,6 +206,15 @@ class Coordinator:
                 return
 
 
+@dataclass(frozen=True)
+class _Average:
+    """The mean of replies' arrays, the name of its file, and the replies."""
+
+    of: Averaged
+    name: str | None
+    replies: Sequence[Reply]
+
+
 class _Talk:
     """One round of a coordinator."""
 
@@ -204,6 +226,7 @@ class _Talk:
         self._deaths: list[str] = []
         self._lines = 0
         self._by_time: int | None = None  # the first message whose answer depends on time
+        self._means: dict[str, tuple[Mean, Path]] = {}  # by request, what is wanted and the file that the clients got
 
     def run(self, state: State) -> Asks[StepResult]:
         """Send its requests until it commits; return the state after that, whose record is on disk."""
@@ -250,15 +273,26 @@ class _Talk:
 
     def _result(self, commit: Commit, sent: Sent, state: State) -> StepResult:
         model = self.model
-        if commit.model is not None:
+        if commit.model is not None or commit.mean_of is not None:
             if model is None and not self.owner.traits.makes_model:
                 raise SessionFailed("it committed a model, but the session has none (strategy.has_model: false)")
-            model = self._weights(commit.model, sent.files[commit.model]).clone()
+            name = commit.model or f"mean of {commit.mean_of}"
+            kept = self._mean_of(commit.mean_of) if commit.model is None else sent.files[commit.model]
+            model = self._weights(name, kept).clone()
         rounds, checkpoint = [*state["rounds"], self.journal.write(self.round)], state["checkpoint"]
         if commit.checkpoint is not None:
             rounds, checkpoint = [], sent.files[commit.checkpoint]
         state = {**({} if model is None else {"model": model}), "rounds": rounds, "checkpoint": checkpoint}
         return StepResult(state, metrics=commit.metrics, finished=commit.finished)
+
+    def _mean_of(self, request_id: str | None) -> str:
+        """The file of the mean of the replies to a request of this round."""
+        told = [one for _, said in self.round.messages for one in said["replies"] if one["id"] == request_id]
+        found = [one["mean"]["path"] for one in told if "mean" in one and one["mean"]["path"] is not None]
+        if len(found) != 1:
+            raise SessionFailed(f"it committed the mean of the replies to request {request_id}, of which there is none")
+        name: str = found[0]
+        return name
 
     def _request(self, wanted: Wanted, sent: Sent) -> Request:
         payload: Payload = Records() if self.model is None or not self.owner.traits.has_model else self.model
@@ -266,6 +300,14 @@ class _Talk:
             payload = self._records(wanted.payload, sent.files[wanted.payload])
         elif wanted.payload is not None:
             payload = self._weights(wanted.payload, sent.files[wanted.payload])
+        if wanted.mean is not None:
+            is_shared = wanted.payload is not None and wanted.payload_kind == "records" and not wanted.payloads
+            if not (is_shared and wanted.reply_kind == "records" and wanted.wait == "all"):
+                raise SessionFailed(
+                    f"request {wanted.id} asks for the mean of replies; that is for records that are sent to all "
+                    "clients alike, and whose replies are waited for"
+                )
+            self._means[wanted.id] = (wanted.mean, self.journal.file(sent.files[wanted.payload or ""]))
         return Request(
             request_id=wanted.id,
             payload=payload,
@@ -315,7 +357,7 @@ class _Talk:
     def _told(self, answers: Sequence[Replies]) -> dict[str, Any]:
         """The replies in the form of a message; their weights are stored as files."""
         told: list[dict[str, Any]] = []
-        small: list[tuple[dict[str, Any], Path]] = []
+        small: list[tuple[dict[str, Any], Path | bytes]] = []
         large: list[tuple[dict[str, Any], Path]] = []
         for replies in answers:
             one: dict[str, Any] = {
@@ -327,7 +369,8 @@ class _Talk:
                 told.append({**one, "missing": [], "replies": [], "is_outstanding": True})
                 continue
             found = []
-            for reply in replies:
+            average = self._averaged(replies)
+            for reply in replies if average is None else average.replies:
                 said = {
                     "client_id": reply.client_id,
                     "num_examples": reply.num_examples,
@@ -335,19 +378,40 @@ class _Talk:
                     "metrics": reply.metrics,
                     "weights": {},
                 }
-                if reply.file is None:
+                if average is not None and reply.client_id in average.of.contents:
+                    small.append((said, average.of.contents[reply.client_id]))
+                elif reply.file is None:
                     said["weights"] = {name: self.journal.keep(one) for name, one in _files_in(reply).items()}
                 else:
                     (small if reply.file.stat().st_size < _SMALL_BYTES else large).append((said, reply.file))
                 found.append(said)
+            if average is not None:
+                one["mean"] = {"path": average.name, **average.of.said}
             told.append({**one, "missing": list(replies.missing), "failures": _failures(replies), "replies": found})
         for (said, _), name in zip(large, self.journal.keep_files([path for _, path in large]), strict=True):
             said.update(weights={"": name})
         if small:
-            name, parts = self.journal.keep_parts([path for _, path in small])
+            contents = (one if isinstance(one, bytes) else one.read_bytes() for _, one in small)
+            name, parts = self.journal.keep_parts(contents)
             for (said, _), part in zip(small, parts, strict=True):
                 said.update(weights={"": name}, part=part)
         return {"type": "replies", "replies": told}
+
+    def _averaged(self, replies: Replies) -> _Average | None:
+        """The mean of the replies' arrays, if it is wanted, and the replies."""
+        if replies.round_number != self.round.start["round"] or replies.request_id not in self._means:
+            return None
+        assert self.owner.workplace is not None and self.owner.workplace.average is not None
+        found: list[Reply] = []
+
+        def noted() -> Iterator[Reply]:
+            for reply in replies:
+                found.append(reply)
+                yield reply
+
+        average = self.owner.workplace.average(*self._means[replies.request_id], noted())
+        name = None if average.suffix is None else self.journal.keep_written(average.write, average.suffix)
+        return _Average(average, name, found)
 
     def _was_answered(self) -> bool:
         return any(one["replies"] for _, told in self.round.messages for one in told["replies"])

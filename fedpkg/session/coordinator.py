@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from fedpkg.config import RunConfig
-from fedpkg.coordinators.process import Ending, Start, Workplace
+from fedpkg.coordinators.process import Averaged, Ending, Start, Workplace
+from fedpkg.coordinators.protocol import Mean
 from fedpkg.coordinators.saved import FOLDER
 from fedpkg.coordinators.strategy import Coordinator
 from fedpkg.dispatch.limits import exceeded
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from fedpkg.dispatch.keepers import Call, Outcome
     from fedpkg.dispatch.zygotes import Zygote
     from fedpkg.formats.base import ModelForm
+    from fedpkg.strategies.base import Reply
     from fedpkg.waist.executor import Executor
     from fedpkg.waist.order import Limits
 
@@ -105,6 +107,7 @@ def give_workplace(
         announce=announce,
         created_at=session.created_at,
         home=home.root.resolve(),
+        average=_average,
     )
     held.callback(strategy.close)
 
@@ -121,6 +124,14 @@ def _data_of(client_id: str, clients: Sequence[ClientRow], home: Home) -> Path:
         raise SessionFailed(f"the program of the strategy reads the data of one client, but {what}")
     path = home.root / found.data_path
     return path.parent if client_id == "*" else path
+
+
+def _average(mean: Mean, sent: Path, replies: Iterable[Reply]) -> Averaged:
+    from fedpkg.apps.strategy.averaging import averaged
+
+    return averaged(
+        sent, replies, arrays_key=mean.arrays, weight_key=mean.weight, needs_sent=mean.needs_sent, use=mean.use
+    )
 
 
 class _Started:

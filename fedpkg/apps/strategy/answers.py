@@ -93,7 +93,7 @@ def weighted(messages: Iterable[Message], weight_key: str) -> tuple[list[Answer]
     usable: list[Answer] = []
     left_out: list[LeftOut] = []
     for message in messages:
-        reason = _error(message) or weight_in(metrics_of(message.content), weight_key)
+        reason = error_of(message) or weight_in(metrics_of(message.content), weight_key)
         if isinstance(reason, str):
             left_out.append(LeftOut(message, reason))
         else:
@@ -104,72 +104,87 @@ def weighted(messages: Iterable[Message], weight_key: str) -> tuple[list[Answer]
 def opened(
     messages: Sequence[Message], *, arrays_key: str, weight_key: str, model: Weights | None, needs_model: bool, use: Use
 ) -> tuple[list[Answer], list[LeftOut], Weights | None]:
-    """The replies whose arrays and weights can be used, all others, and what the arrays of the former fit.
+    """The replies whose arrays and weights can be used, all others, and what the arrays of the former fit."""
+    intake = Intake(arrays_key, weight_key, model, needs_model=needs_model, use=use)
+    usable = [answer for place, message in enumerate(messages) if (answer := intake.take(place, message)) is not None]
+    usable += intake.rest()
+    return usable, intake.left_out, intake.template
 
-    That is the model that was sent. If no reply fits it, the strategy does not need it, and more than half of the
-    replies have the same names and shapes, with other names than the model, it is the first of these: an app may send a
-    whole model and get a part of it. Without a model, it is the first of those with the most frequent names and shapes.
+
+class Intake:
+    """Takes the replies of a phase one by one, and checks their arrays and weights.
+
+    The arrays must fit the model that was sent. If no reply fits it, the strategy does not need it, and more than half
+    of the replies have the same names and shapes, with other names than the model, they must fit the first of these: an
+    app may send a whole model and get a part of it. Without a model, they must fit the first of those with the most
+    frequent names and shapes.
+
+    Attributes:
+        template: What the arrays of usable replies fit. It is final after `rest`.
     """
-    read = _read(messages, [""], arrays_key, weight_key)
-    found = [one.weights for one in read if not isinstance(one, str)]
-    template = model
-    if found and model is None:
-        template = _usual(found)[0]
-    elif found and model is not None and not needs_model and all(_fitted(one, model)[1] for one in found):
-        other, number = _usual(found)
-        if other.keys() != model.keys() and 2 * number > len(found):
-            template = other
-    usable, left_out = _all_checked(messages, read, {} if template is None else {"": template}, use)
-    return usable, left_out, template
+
+    def __init__(
+        self, arrays_key: str, weight_key: str, model: Weights | None, *, needs_model: bool = False, use: Use
+    ) -> None:
+        self.template = model
+        self._keys = (arrays_key, weight_key)
+        self._model = model
+        self._needs_model = needs_model
+        self._use = use
+        self._fits_model = False  # whether any reply does
+        self._waiting: list[tuple[Message, Reply]] = []  # those that do not fit the model
+        self._left_out: list[tuple[int, LeftOut]] = []
+
+    @property
+    def left_out(self) -> list[LeftOut]:
+        """The messages that cannot be used, in order of their positions."""
+        return [one for _, one in sorted(self._left_out, key=lambda entry: entry[0])]
+
+    def take(self, position: int, message: Message) -> Answer | None:
+        """The reply if it can be used; None if it cannot, or if only `rest` can tell."""
+        reply = _read(position, message, [""], *self._keys)
+        if isinstance(reply, str):
+            return self._usable(position, message, reply)
+        if self._model is not None:
+            fitted, reason = _fitted(reply.weights, self._model)
+            if not reason:
+                self._fits_model = True
+                sets, templates = {"": fitted}, {"": self._model}
+                return self._usable(position, message, _checked_numbers(message, reply, sets, templates, self._use))
+        self._waiting.append((message, reply))
+        return None
+
+    def rest(self) -> list[Answer]:
+        """The remaining replies that can be used; there are no further ones."""
+        if self._waiting and not self._fits_model and not (self._model is not None and self._needs_model):
+            found = [reply.weights for _, reply in self._waiting]
+            other, number = _usual(found)
+            if self._model is None or (other.keys() != self._model.keys() and 2 * number > len(found)):
+                self.template = other
+        usable = []
+        for message, reply in self._waiting:
+            templates = {} if self.template is None else {"": self.template}
+            found_one = self._usable(reply.position, message, _checked(message, reply, templates, self._use))
+            usable += [] if found_one is None else [found_one]
+        self._waiting.clear()
+        return usable
+
+    def _usable(self, position: int, message: Message, found: Answer | str) -> Answer | None:
+        if isinstance(found, Answer):
+            return found
+        self._left_out.append((position, LeftOut(message, found)))
+        return None
 
 
 def opened_sets(
     messages: Sequence[Message], templates: Mapping[str, Weights], *, arrays_key: str, weight_key: str, use: Use
 ) -> tuple[list[Answer], list[LeftOut]]:
     """The replies with a weight and all these sets (``""`` is the one without a name), and all others."""
-    return _all_checked(messages, _read(messages, list(templates), arrays_key, weight_key), templates, use)
-
-
-def _error(message: Message) -> str | None:
-    return f"error {message.error.code}: {message.error.reason}" if message.has_error() else None
-
-
-def _read(messages: Sequence[Message], names: Sequence[str], arrays_key: str, weight_key: str) -> list[Reply | str]:
-    """The named sets of each reply and its weight; or why it cannot be used."""
-    from fedpkg.strategies.base import Reply
-    from fedpkg.weights.fold import MAX_WEIGHT, MIN_WEIGHT
-
-    def read(position: int, message: Message) -> Reply | str:
-        if (error := _error(message)) is not None:
-            return error
-        metrics, sets = metrics_of(message.content), {}
-        for name in names:
-            records = message.content.array_records
-            arrays = (
-                records.get(name, f"it has no array record {name!r}") if name else array_record_of(message, arrays_key)
-            )
-            if isinstance(arrays, str):
-                return arrays
-            try:
-                sets[name] = to_weights(arrays)
-            except (TypeError, ValueError) as unreadable:
-                return str(unreadable)
-        weight = weight_in(metrics, weight_key)
-        if isinstance(weight, str):
-            return weight
-        if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
-            return f"{weight_key!r}, by which replies are weighted, is {weight:g}, which is out of range"
-        return Reply("", position, node_name(message), sets, weight, metrics, metrics)
-
-    return [read(position, message) for position, message in enumerate(messages)]
-
-
-def _all_checked(
-    messages: Sequence[Message], read: Sequence[Reply | str], templates: Mapping[str, Weights], use: Use
-) -> tuple[list[Answer], list[LeftOut]]:
-    usable, left_out = [], []
-    for message, one in zip(messages, read, strict=True):
-        found = one if isinstance(one, str) else _checked(message, one, templates, use)
+    usable: list[Answer] = []
+    left_out: list[LeftOut] = []
+    for position, message in enumerate(messages):
+        reply = _read(position, message, list(templates), arrays_key, weight_key)
+        found = reply if isinstance(reply, str) else _checked(message, reply, templates, use)
         if isinstance(found, str):
             left_out.append(LeftOut(message, found))
         else:
@@ -177,18 +192,56 @@ def _all_checked(
     return usable, left_out
 
 
+def error_of(message: Message) -> str | None:
+    """The error of a message without content."""
+    return f"error {message.error.code}: {message.error.reason}" if message.has_error() else None
+
+
+def _read(position: int, message: Message, names: Sequence[str], arrays_key: str, weight_key: str) -> Reply | str:
+    """The named sets of a reply and its weight; or why it cannot be used."""
+    from fedpkg.strategies.base import Reply
+    from fedpkg.weights.fold import MAX_WEIGHT, MIN_WEIGHT
+
+    if (error := error_of(message)) is not None:
+        return error
+    metrics, sets = metrics_of(message.content), {}
+    for name in names:
+        records = message.content.array_records
+        arrays = records.get(name, f"it has no array record {name!r}") if name else array_record_of(message, arrays_key)
+        if isinstance(arrays, str):
+            return arrays
+        try:
+            sets[name] = to_weights(arrays)
+        except (TypeError, ValueError) as unreadable:
+            return str(unreadable)
+    weight = weight_in(metrics, weight_key)
+    if isinstance(weight, str):
+        return weight
+    if not MIN_WEIGHT <= weight <= MAX_WEIGHT:
+        return f"{weight_key!r}, by which replies are weighted, is {weight:g}, which is out of range"
+    return Reply("", position, node_name(message), sets, weight, metrics, metrics)
+
+
 def _checked(message: Message, reply: Reply, templates: Mapping[str, Weights], use: Use) -> Answer | str:
+    sets = {}
+    for name, template in templates.items():
+        sets[name], reason = _fitted(reply.sets[name], template)
+        if reason:
+            return f"record {name!r}: {reason}" if name else reason
+    return _checked_numbers(message, reply, sets, templates, use)
+
+
+def _checked_numbers(
+    message: Message, reply: Reply, sets: Mapping[str, Weights], templates: Mapping[str, Weights], use: Use
+) -> Answer | str:
+    """The reply with its sets as they fit the templates, if their values can be used."""
     from fedpkg.replies.numbers import check_numbers
     from fedpkg.waist.answer import Refused
     from fedpkg.weights.weights import dtype_name
 
-    sets, converted = {}, ""
+    converted = ""
     for name, template in templates.items():
-        came = reply.sets[name]
-        sets[name], reason = _fitted(came, template)
-        if reason:
-            return f"record {name!r}: {reason}" if name else reason
-        for key, tensor in came.items():
+        for key, tensor in reply.sets[name].items():
             if tensor.dtype != template[key].dtype and not converted:
                 converted = f"{key!r} from {dtype_name(tensor)} to {dtype_name(template[key])}"
     try:

@@ -162,8 +162,8 @@ class Strategy(ABC):
     def _train_phase(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any, timeout: float | None
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        replies = exchanged(grid, self.configure_train(server_round, arrays, config, grid), timeout, self)
-        found = self.aggregate_train(server_round, replies)
+        messages = self.configure_train(server_round, arrays, config, grid)
+        replies, found = self._trained(server_round, messages, grid, timeout)
         if not (isinstance(found, tuple) and len(found) == 2):
             kind = type(found).__name__
             raise TypeError(f"{type(self).__name__}.aggregate_train returned {kind}; it must return (arrays, metrics)")
@@ -172,6 +172,13 @@ class Strategy(ABC):
         _check(metrics, MetricRecord, f"the metrics of {type(self).__name__}.aggregate_train")
         log_phase(server_round, "training", replies, metrics)
         return next_arrays, metrics
+
+    def _trained(
+        self, server_round: int, messages: Iterable[Message] | None, grid: Any, timeout: float | None
+    ) -> tuple[Sequence[Message], Any]:
+        """The replies to the messages of training, and what `aggregate_train` makes of them."""
+        replies = exchanged(grid, messages, timeout, self)
+        return replies, self.aggregate_train(server_round, replies)
 
     def _evaluate_phase(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any, timeout: float | None

@@ -11,25 +11,32 @@ from typing import TYPE_CHECKING, Any
 from fedpkg.apps.errors import AggregationError, TooFewNodes
 from fedpkg.apps.log import logger
 from fedpkg.apps.message import Message, MessageType
-from fedpkg.apps.strategy.answers import Answer, LeftOut, opened, weighted
+from fedpkg.apps.strategy.answers import Answer, LeftOut, error_of, opened, weighted
 from fedpkg.apps.strategy.base import Strategy, fraction, shown_metrics
 from fedpkg.apps.strategy.metrics import MetricsAggregation, aggregate_metricrecords
 from fedpkg.apps.strategy.stepping import Stepping
+from fedpkg.client.arrays import BITS
+from fedpkg.client.coordinator import Mean
 from fedpkg.records.array_record import ArrayRecord
 from fedpkg.records.record_dict import RecordDict
 from fedpkg.records.value_records import ConfigRecord, MetricRecord
 from fedpkg.shares import share_of
 
 if TYPE_CHECKING:
+    from fedpkg.apps.grid import NodesMean
     from fedpkg.strategies.base import Reply
     from fedpkg.strategies.pipeline import Pipeline
     from fedpkg.strategies.server_optimisers.base import ServerOptimiser
     from fedpkg.strategies.traits import Traits
+    from fedpkg.types import Use
     from fedpkg.weights.weights import Weights
 
 SERVER_ROUND = "server-round"
 _DURATION = re.compile(r" after [0-9.]+ s\b")  # of a call that failed; without it, equal failures are one line
 _MOST_NODES = 5  # named in a line of log
+# What a subclass must not change for the mean of the replies to be all that it needs of them.
+_OF_THE_MEAN = ("aggregate_train", "_combined", "_aggregate", "_answers", "method", "aggregator")
+_HALVES = frozenset((*BITS, "float16"))
 
 
 @dataclass(frozen=True)
@@ -62,6 +69,9 @@ class FedAvg(Strategy):
     booleans are those of the reply with the largest weight; a single reply is taken as it is. A reply that cannot be
     used (an error, no arrays or several array records without the named one, other names or shapes, NaN or infinite
     values, no usable weight) is left out, and logged with its node and the reason.
+
+    In a session, fedpkg averages the arrays of the replies where they arrive, and the app gets the mean alone, unless a
+    subclass or one of the functions below needs the replies themselves. The result has the same bits.
 
     To combine replies in another way, override `method`, or `aggregate_train`.
 
@@ -148,6 +158,57 @@ class FedAvg(Strategy):
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
         return self._combined(server_round, *self._answers(server_round, replies))
 
+    def _trained(
+        self, server_round: int, messages: Iterable[Message] | None, grid: Any, timeout: float | None
+    ) -> tuple[Sequence[Message], Any]:
+        sent = None if messages is None else list(messages)
+        if sent and self._takes_the_mean(sent) and hasattr(grid, "send_and_average"):
+            wanted = Mean(self.arrayrecord_key, self.weighted_by_key, self.needs_sent_arrays, self._use)
+            if (came := grid.send_and_average(sent, wanted, timeout=timeout)) is not None:
+                replies, mean = came
+                return replies, self._of_the_mean(server_round, replies, mean)
+        return super()._trained(server_round, sent, grid, timeout)
+
+    def _takes_the_mean(self, sent: Sequence[Message]) -> bool:
+        """Whether the mean of the replies' arrays is all that this strategy needs of them."""
+        if any(name in vars(self) or getattr(type(self), name) is not getattr(FedAvg, name) for name in _OF_THE_MEAN):
+            return False
+        if self.noise is not None or self.train_metrics_aggr_fn is not aggregate_metricrecords:
+            return False
+        arrays = self._round_arrays
+        if arrays is None or any(one.content.get(self.arrayrecord_key) is not arrays for one in sent):
+            return False
+        # Steps from a model in half precision are taken in float32, from the replies.
+        return self.server_optimiser() is None or not any(one.dtype in _HALVES for one in arrays.values())
+
+    def _of_the_mean(
+        self, server_round: int, replies: Sequence[Message], mean: NodesMean
+    ) -> tuple[ArrayRecord | None, MetricRecord | None]:
+        """What `aggregate_train` returns, of the mean of the replies' arrays."""
+        reasons = {**mean.left_out}
+        for message in replies:
+            if (error := error_of(message)) is not None:
+                reasons[message.metadata.src_node_id] = error
+        left_out = [
+            LeftOut(message, reasons[node]) for message in replies if (node := message.metadata.src_node_id) in reasons
+        ]
+        usable = [message for message in replies if message.metadata.src_node_id not in reasons]
+        self._log_left_out(server_round, "training", left_out)
+        self._say_how(is_other=mean.is_other, converted=mean.converted)
+        if not usable:
+            return None, None
+        arrays = mean.arrays
+        if mean.error:
+            self._say_kept(server_round, mean.error)
+        if self.server_optimiser() is None or arrays is None or self._round_arrays is None:
+            self.stepping.pass_over()
+        else:
+            reply = self.stepping.reply_of(arrays)
+            arrays = self._aggregate(
+                server_round, [Answer(usable[0], reply)], self.stepping.weights_of(self._round_arrays)
+            )
+        return arrays, self.train_metrics_aggr_fn([message.content for message in usable], self.weighted_by_key)
+
     def _combined(
         self, server_round: int, answers: Sequence[Answer], model: Weights | None
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
@@ -166,14 +227,18 @@ class FedAvg(Strategy):
         try:
             stepped = self.stepping.step(with_master(self.method()), model, server_round, replies)
         except NotAggregated as error:
-            logger.warning("round %d: the arrays stay as they are: %s", server_round, error.message)
+            self._say_kept(server_round, error.message)
             return None
         return self.stepping.record_of(stepped)
 
-    def _answers(self, server_round: int, replies: Iterable[Message]) -> tuple[list[Answer], Weights | None]:
-        """The usable replies, and what their arrays fit."""
+    @property
+    def _use(self) -> Use:
         from fedpkg.strategies.traits import traits_of
 
+        return "averaged" if traits_of(self.method()).only_averages else "stepped"
+
+    def _answers(self, server_round: int, replies: Iterable[Message]) -> tuple[list[Answer], Weights | None]:
+        """The usable replies, and what their arrays fit."""
         messages = list(replies)
         if not messages:
             return [], None
@@ -189,13 +254,12 @@ class FedAvg(Strategy):
             weight_key=self.weighted_by_key,
             model=model,
             needs_model=self.needs_sent_arrays,
-            use="averaged" if traits_of(self.method()).only_averages else "stepped",
+            use=self._use,
         )
         self._log_left_out(server_round, "training", left_out)
-        if answers and model is not None and template is not model:
-            self._say_once("other", "replies have other arrays than were sent; they are combined among themselves")
-        if converted := next((answer.converted for answer in answers if answer.converted), ""):
-            self._say_once("converted", f"replies have arrays in another precision, which are converted: {converted}")
+        converted = next((answer.converted for answer in answers if answer.converted), "")
+        is_other = bool(answers) and model is not None and template is not model
+        self._say_how(is_other=is_other, converted=converted)
         return answers, template
 
     # ---- evaluation
@@ -289,6 +353,15 @@ class FedAvg(Strategy):
             nodes.setdefault(_DURATION.sub("", one.reason), []).append(one.message.metadata.src_node_id)
         for reason, together in nodes.items():
             logger.warning("%s: %s left out: %s", where, _named(together), reason)
+
+    def _say_how(self, *, is_other: bool, converted: str) -> None:
+        if is_other:
+            self._say_once("other", "replies have other arrays than were sent; they are combined among themselves")
+        if converted:
+            self._say_once("converted", f"replies have arrays in another precision, which are converted: {converted}")
+
+    def _say_kept(self, server_round: int, reason: str) -> None:
+        logger.warning("round %d: the arrays stay as they are: %s", server_round, reason)
 
     def _say_once(self, key: str, text: str) -> None:
         if key not in self._said:

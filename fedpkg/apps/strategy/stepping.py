@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     Method = Strategy | SteppingStrategy
 
 
+_BITS = 128  # of a draw, which seeds the generator of a step
+
+
 class Stepping:
     """Keeps the state of a strategy from round to round, and the arrays that were made of it.
 
@@ -70,6 +73,16 @@ class Stepping:
             result: StepResult = end.value
         return self.keep(result)
 
+    def pass_over(self) -> None:
+        """Take the draw of a step that is not taken: its result is known."""
+        random.getrandbits(_BITS)
+
+    def reply_of(self, arrays: ArrayRecord) -> Reply:
+        """Arrays as the only reply."""
+        from fedpkg.strategies.base import Reply
+
+        return Reply("", 0, "", {"": to_weights(arrays)}, 1.0)
+
     def steps(self, method: Method, state: dict[str, Any], ctx: StepContext) -> Generator[Any, Any, StepResult]:
         """The requests of a step, and its result."""
         from fedpkg.strategies.base import take_step
@@ -101,5 +114,5 @@ def context(
     from fedpkg.strategies.base import StepContext
     from fedpkg.types import Sampling
 
-    rng = np.random.default_rng(random.getrandbits(128))
+    rng = np.random.default_rng(random.getrandbits(_BITS))
     return StepContext(server_round, rng, clients, sample, sampling or Sampling())
