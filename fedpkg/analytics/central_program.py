@@ -14,6 +14,7 @@ import json
 import os
 import sys
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,7 @@ def main(module: str) -> None:
     sys.path.insert(0, os.getcwd())
     backend = _mock(module, nodes, everyone, labels) if asked["in_process"] else session
     _never_wait(backend)
+    _log_warnings(session)
     try:
         result = _call(module, backend, nodes[0], asked)
     except SessionEnded:
@@ -155,6 +157,18 @@ def _never_wait(backend: Recorded) -> None:
         really(0)
 
     time.sleep = sleep  # type: ignore[assignment]
+
+
+def _log_warnings(session: Coordinated) -> None:
+    """Put warnings for the algorithm's users, such as of NaN in JSON, into the session's log, too."""
+    really = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
+        really(message, category, *where, **more)
+        if issubclass(category, UserWarning):
+            session.log(f"warning: {str(message)[:_PREVIEW]}")
+
+    warnings.showwarning = show
 
 
 def _failures(backend: Recorded) -> str:

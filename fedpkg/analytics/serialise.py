@@ -20,7 +20,7 @@ from fedpkg.analytics.places import DeserialisationError, NotWritable, Serialisa
 
 FORMS = ("json", "pickle", "typed")
 _LONGEST_WORD = 10
-_PICKLE = "give --allow-pickle if all of the code and all of the nodes are yours: reading a pickle can run any program"
+_PICKLE = "give --allow-pickle, for code and nodes of your own only: reading a pickle can run any program"
 _INSTEAD = {  # what to write for a value of a type that JSON lacks
     "numpy.bool": "bool(…)",
     "numpy.bool_": "bool(…)",
@@ -103,7 +103,7 @@ def write(value: Any, form: str | None = None, *, what: str, allow_pickle: bool 
     except NotWritable as error:
         if allow_pickle:
             return _pickled(value, what)
-        hint = error.hint or f"send numbers, texts, lists, dicts, arrays, tensors or DataFrames of it; or {_PICKLE}"
+        hint = error.hint or f"send its numbers, texts, arrays or DataFrames; or {_PICKLE}"
         raise SerialisationError(f"{what}: {place(error.path)} {error.reason}", hint) from error
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -16,6 +17,7 @@ import statsmodels.api as sm
 
 from fedpkg.analytics import names
 from fedpkg.analytics.legacy.mock import ClientMockProtocol, MockAlgorithmClient
+from fedpkg.errors import FedpkgError
 from fedpkg.session.algorithm_run import AlgorithmOptions, config_of_algorithm, result_of
 from fedpkg.session.session import prepare
 from fedpkg.stores.home import Home
@@ -180,3 +182,27 @@ def test_regions_of_a_nested_central_function_run_side_by_side(pattern: str, hom
         [session] = store.list_sessions()
         rounds = store.list_rounds(session.session_id)
     assert [one.round_number for one in rounds] == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_a_session_names_failed_organizations_and_has_warnings_in_its_log(
+    tmp_path: Path, pattern: str, home: Home, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "algorithm"
+    folder.mkdir()
+    (folder / "few.py").write_text(
+        "def master(client, data):\n"
+        "    return client.get_results(client.create_new_task({'method': 'count'})['id'])\n\n"
+        "def RPC_count(data):\n"
+        "    if len(data) < 50:\n"
+        "        raise ValueError('too few rows')\n"
+        "    return len(data)\n"
+    )
+    caplog.set_level(logging.INFO)
+    config = config_of_algorithm(folder, AlgorithmOptions("master", databases={"default": pattern}))
+    with pytest.raises(FedpkgError) as raised:
+        prepare(config, home).run()
+    assert "2 of 4 organizations have no result of task 1" in str(raised.value)
+    assert "hospital-0 (id 1): failed" in str(raised.value)
+    assert "ValueError: too few rows" in str(raised.value)
+    assert "warning: the task 'count' names no organizations, so all of them run it" in caplog.text
