@@ -33,8 +33,9 @@ Era = Literal["v3", "v4", "v5"]
 _MAX_BYTES = 1 << 20
 _NAMED = re.compile(r"^\s*(?:ARG|ENV)\s+PKG_NAME(?:\s*=\s*|\s+)(['\"]?)([^'\"\s$]+)\1\s*$", re.MULTILINE)
 _NO_PACKAGES = frozenset(("tests", "test", "docs", "doc", "examples", "build", "dist", "data", "local", "local_data"))
-_CENTRAL, _PARTIAL = ("central", "algorithm_client"), ("federated", "data", "dataframe", "database_connection")
-_INJECTED = ("central", "federated", "data", "dataframe", "algorithm_client", "metadata", "database_connection")
+_CENTRAL = ("central", "algorithm_client")
+_OF_5 = ("central", "federated", "dataframe", "dataframes")
+_INJECTED = (*_OF_5, "data", "algorithm_client", "metadata", "database_connection")
 
 
 @dataclass(frozen=True)
@@ -226,14 +227,17 @@ class _Source:
 
 def _functions(folder: Path, module: str) -> Iterator[Function]:
     source = _Source(folder)
-    for name, (node, path) in _names(source, module, set()).items():
-        decorators = list(_decorators(node))
+    there = {
+        name: (node, path, list(_decorators(node))) for name, (node, path) in _names(source, module, set()).items()
+    }
+    has_decorators = any(decorators for *_, decorators in there.values())
+    for name, (node, path, decorators) in there.items():
         inside = str(path.relative_to(folder))
         if decorators:
             yield _decorated(name, node, decorators, inside)
         elif name.startswith(RPC):
             yield _function(name.removeprefix(RPC), node, "partial", "v3", 1, inside)
-        elif not name.startswith("_") and (words := _words(node)) and words[0] == "client":
+        elif not has_decorators and not name.startswith("_") and _words(node)[:1] == ["client"]:
             yield _function(name, node, "central", "v3", 2, inside)
 
 
@@ -284,18 +288,21 @@ def _decorators(node: ast.FunctionDef) -> Iterator[tuple[str, ast.expr]]:
 
 def _decorated(name: str, node: ast.FunctionDef, decorators: Sequence[tuple[str, ast.expr]], file: str) -> Function:
     names = [one for one, _ in decorators]
-    era: Era = "v5" if {"central", "federated", "dataframe"} & set(names) else "v4"
+    era: Era = "v5" if set(_OF_5) & set(names) else "v4"
     kind: Kind = "central" if set(_CENTRAL) & set(names) else "partial"
-    skip = 0
-    for one, call in decorators:
-        count = 1
-        if one in ("data", "dataframe") and isinstance(call, ast.Call):
-            given = [*call.args, *(word.value for word in call.keywords)]
-            count = next(
-                (each.value for each in given if isinstance(each, ast.Constant) and type(each.value) is int), 1
-            )
-        skip += 0 if one in ("central", "federated") else count
+    skip = sum(_supplied(one, call) for one, call in decorators)
     return _function(name, node, kind, era, skip, file)
+
+
+def _supplied(decorator: str, node: ast.expr) -> int:
+    """The number of arguments that a decorator supplies."""
+    if decorator in ("central", "federated"):
+        return 0
+    given = [*node.args, *(word.value for word in node.keywords)] if isinstance(node, ast.Call) else []
+    if decorator in ("data", "dataframe") and given:  # a number of frames, or "multiple": a group of them
+        values = [one.value if isinstance(one, ast.Constant) else 1 for one in given]
+        return sum(one if type(one) is int else 1 for one in values)
+    return 1
 
 
 def _words(node: ast.FunctionDef) -> list[str]:

@@ -64,7 +64,17 @@ def v5(client, organizations): pass
 @tools.dataframe(1)
 def v5_part(df, **more): pass
 
+@federated
+@dataframes
+def grouped(frames, level): pass
+
+@federated
+@dataframe("multiple", 2)
+def many(frames, one, two, level=1): pass
+
 def plain(df): pass
+
+def ask(client, method, organizations): pass
 """
 
 
@@ -101,6 +111,8 @@ def test_what_decorators_supply_is_no_argument(tmp_path: Path) -> None:
         "part": ("partial", "v4", "c = None"),
         "v5": ("central", "v5", "organizations"),
         "v5_part": ("partial", "v5", "…"),
+        "grouped": ("partial", "v5", "level"),
+        "many": ("partial", "v5", "level = 1"),
     }
 
 
