@@ -121,14 +121,15 @@ def _options(*, databases: tuple[str, ...], organizations: str, no_isolate: bool
 @common_options
 @click.pass_obj
 def run(settings: Settings, /, folder: Path, overrides: tuple[str, ...], **given: Any) -> None:
-    """Run a function of the algorithm in DIR, and print what it returns.
+    """Run a function of the algorithm in DIR.
 
-    Each organization is a client of a session, and the central function runs beside the first one's data. A partial
-    function runs at all organizations. KEY=VALUE sets a key of the run configuration, such as executor.workers=2.
+    What it returns is printed as JSON. Each organization is a client of a session, and the central function runs beside
+    the first one's data. A partial function runs at all organizations. KEY=VALUE sets a key of the run configuration,
+    such as executor.workers=2.
 
     \b
-      fedpkg algorithm run my-algorithm --method summary --arg columns=age,stage \\
-          --nodes entities.yaml --database default='data/*.csv'
+      fedpkg algorithm run my-algorithm --method summary --arg columns=age --database 'data/*.csv'
+      fedpkg algorithm run my-algorithm --method summary --nodes entities.yaml --node-config nodes
     """
     from fedpkg.session.algorithm_run import config_of_algorithm
 
@@ -169,14 +170,14 @@ def _print_result(home: Home, row: SessionRow) -> None:
 @common_options
 @click.pass_obj
 def test(settings: Settings, /, folder: Path, overrides: tuple[str, ...], **given: Any) -> None:
-    """Run a function of the algorithm in DIR as a mock and as a real run, and compare them.
+    """Compare a mock of the algorithm in DIR with a real run.
 
     The mock calls partial functions in one process; the real run calls each as a task of its organization, which has
     only its own data. The results are compared, and so is what each organization sends, of which the size and the
     beginning are shown. Exit code 1: they differ. DIR and the options are those of `fedpkg algorithm run`.
 
     \b
-      fedpkg algorithm test my-algorithm --method summary --arg columns=age --database default='data/*.csv'
+      fedpkg algorithm test my-algorithm --method summary --arg columns=age --database 'data/*.csv'
     """
     from fedpkg.session.algorithm_run import compared, config_of_algorithm
 
@@ -218,7 +219,9 @@ def _sent_cells(one: Mapping[str, Any]) -> list[str]:
 @common_options
 @click.pass_obj
 def inspect(settings: Settings, folder: Path, module: str | None) -> None:
-    """Show what the algorithm in DIR imports, reads and sends, as far as its source shows it; none of it runs.
+    """Show what the algorithm in DIR imports, reads and sends.
+
+    It is found by reading the source; none of it runs.
 
     \b
       fedpkg algorithm inspect my-algorithm
@@ -263,7 +266,9 @@ def result(settings: Settings, session_ref: str | None) -> None:
 @common_options
 @click.pass_obj
 def list_functions(settings: Settings, folder: Path, module: str | None) -> None:
-    """List the functions of the algorithm in DIR, with their arguments; none of its code runs.
+    """List the functions of the algorithm in DIR.
+
+    They are found with their arguments by reading the source; none of it runs.
 
     \b
       fedpkg algorithm list my-algorithm

@@ -16,7 +16,6 @@ from fedpkg.cli.metric import show_aggregates
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.cli.session_report import export, report
 from fedpkg.errors import ConfigError
-from fedpkg.session.configuration import ALGORITHM
 from fedpkg.session.record import find_session, running_sessions, status_of
 
 if TYPE_CHECKING:
@@ -162,6 +161,8 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
 
 def _organizations(store: StateStore, session: SessionRow) -> list[dict[str, Any]]:
     """Calls and bytes of each organization of a federated algorithm; other sessions have none."""
+    from fedpkg.session.configuration import ALGORITHM
+
     if session.config["strategy"].get("name") != ALGORITHM:
         return []
     found = {
