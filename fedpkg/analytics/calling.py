@@ -43,7 +43,8 @@ _OURS = str(Path(__file__).parent)
 def data(of: Call, sources: Sequence[int | str]) -> list[Any]:
     """The frames for ``@data(n)`` or ``@dataframe(…)``, in the order in which the task names their labels.
 
-    In version 5 a task can name a group of them, joined by ",", for ``@dataframe("multiple")``.
+    In version 5 a task can name a group of them, joined by ",", for ``@dataframe("multiple")``. If it names no group,
+    and the function takes one, that has all databases which its other arguments leave.
 
     Raises:
         UserInputError: The task names too few databases.
@@ -51,6 +52,9 @@ def data(of: Call, sources: Sequence[int | str]) -> list[Any]:
     """
     groups = [is_group for one in sources for is_group in ([False] * one if isinstance(one, int) else [True])]
     labels = list(of.databases)
+    if groups.count(True) == 1 and len(labels) > len(groups) and not any(JOINED_BY in one for one in labels):
+        at, more = groups.index(True), len(labels) - len(groups) + 1
+        labels[at : at + more] = [JOINED_BY.join(labels[at : at + more])]
     if len(labels) < len(groups):
         asked = f"the task names {', '.join(labels)}" if labels else "the task names none"
         raise UserInputError(f"the function needs {_number(len(groups), 'database')}, but {asked}")

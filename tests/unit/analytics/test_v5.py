@@ -139,6 +139,8 @@ def test_groups_of_frames_are_dicts_by_label(module: str) -> None:
     network = MockNetwork(module, [{"a": frame, "b": {"database": pd.DataFrame({"b": [1]})}, "c": frame}])
     group = [[{"label": "a"}, {"label": "b"}], [{"label": "c"}]]
     assert asked(network, "columns", group) == [[{"a": ["age"], "b": ["b"]}, ["age"]]]
+    alone = [{"label": label} for label in "abc"]  # which the function's only group takes, but for the last one
+    assert asked(network, "columns", alone) == [[{"a": ["age"], "b": ["b"]}, ["age"]]]
     with pytest.raises(UserInputError, match="needs one database, but the task names a group of them: a,b"):
         asked(network, "columns", [[{"label": "c"}], [{"label": "a"}, {"label": "b"}]])
 
