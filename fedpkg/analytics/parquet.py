@@ -81,7 +81,7 @@ def _check_type(name: str, kind: str, about: Mapping[str, Any], where: str, path
     if not is_known or about.get("pandas_type") == "categorical":
         kind = "categorical" if is_known else kind
         raise DataError(
-            f"{where}: {path}: column {name!r} has the type {kind}, which only pyarrow reads as pandas has it",
+            f"{where}: {path}: column {name!r} has the type {kind}, which only pyarrow reads as pandas does",
             hint="pip install pyarrow",
         )
 

@@ -61,7 +61,7 @@ def task(backend: Backend, task_id: int) -> dict[str, Any]:
 
 
 def record(run: Run, value: Any) -> dict[str, Any]:
-    """A result as a server has it: a pickle in base64, of the value that this process has read."""
+    """A result in the form of a server: a pickle in base64, of the value that this process has read."""
     has_result = run.status == COMPLETED
     return {
         "id": run.run_id,
