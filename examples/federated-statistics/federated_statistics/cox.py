@@ -8,6 +8,7 @@ to the log-likelihood [Efron 1977; Breslow 1974]. Both are the same where no eve
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -54,7 +55,8 @@ def cox(
     covariance = found.covariance / np.outer(shared.scale, shared.scale)
     coefficients = table(shared.names, found.coefficients / shared.scale, covariance)
     for one in coefficients.values():
-        one["hazard_ratio"] = float(np.exp(one["coefficient"]))
+        is_small = one["coefficient"] < 700  # exp(710) is no float64; the column then has a very small unit
+        one["hazard_ratio"] = math.exp(one["coefficient"]) if is_small else None
     return {
         "ties": ties,
         "coefficients": coefficients,

@@ -12,7 +12,7 @@ from vantage6.algorithm.tools.decorators import algorithm_client, data
 from .asking import ask
 from .columns import Levels
 from .moments import agreed_design, standardised
-from .newton import Point, minimise, summed, table
+from .newton import INTERCEPT, Point, minimise, summed, table
 
 FAMILIES = ("gaussian", "binomial", "poisson")
 OUTCOMES = {"binomial": "the outcome of a logistic regression is 0 or 1", "poisson": "a count is not negative"}
@@ -35,7 +35,7 @@ def glm(
     if family not in FAMILIES:
         raise ValueError(f"family is one of {', '.join(FAMILIES)}, not {family!r}")
     shared = agreed_design(client, predictors, categorical or [], [outcome], organizations)
-    names, mean_outcome = ["intercept", *shared.names], float(shared.of_others.mean[0])
+    names, mean_outcome = [INTERCEPT, *shared.names], float(shared.of_others.mean[0])
     if not shared.of_others.squares[0] > 0:
         raise ValueError(f"the outcome '{outcome}' has the same value in all rows that are complete")
     if shared.count <= len(names):

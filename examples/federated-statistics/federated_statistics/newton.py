@@ -8,6 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+INTERCEPT = "intercept"
+
 
 class Point(NamedTuple):
     """Minus the log-likelihood (up to a constant), its gradient, and its second derivatives."""
@@ -69,7 +71,7 @@ def check_rank(information: np.ndarray, names: Sequence[str]) -> None:
 
 
 def separated(step: np.ndarray, names: Sequence[str]) -> ValueError:
-    weight = np.abs(step)
+    weight = np.where(np.array(names) == INTERCEPT, 0, np.abs(step))
     those = [name for name, one in zip(names, weight, strict=True) if one > 0.1 * weight.max()]
     return ValueError(
         f"separation: the coefficients of {', '.join(map(repr, those))} grow without end, because these columns tell "
@@ -77,18 +79,14 @@ def separated(step: np.ndarray, names: Sequence[str]) -> ValueError:
     )
 
 
-def table(names: Sequence[str], coefficients: np.ndarray, covariance: np.ndarray) -> dict[str, dict[str, float]]:
-    """Each coefficient with its standard error, z, and p-value, by the normal distribution."""
-    errors = np.sqrt(np.diag(covariance))
-    return {
-        name: {
-            "coefficient": float(beta),
-            "standard_error": float(error),
-            "z": float(beta / error),
-            "p": math.erfc(abs(beta / error) / math.sqrt(2)),
-        }
-        for name, beta, error in zip(names, coefficients, errors, strict=True)
-    }
+def table(names: Sequence[str], coefficients: np.ndarray, covariance: np.ndarray) -> dict[str, dict[str, float | None]]:
+    """Each coefficient with its standard error, z, and p-value by the normal distribution; None if the error is 0."""
+    found = {}
+    for name, beta, error in zip(names, coefficients.tolist(), np.sqrt(np.diag(covariance)).tolist(), strict=True):
+        z = beta / error if error > 0 else None
+        p = None if z is None else math.erfc(abs(z) / math.sqrt(2))
+        found[name] = {"coefficient": beta, "standard_error": error, "z": z, "p": p}
+    return found
 
 
 def summed(told: Sequence[dict[str, Any]], key: str) -> np.ndarray:

@@ -40,7 +40,8 @@ def kaplan_meier(
         lower, upper = log_log_interval(survival, total, z)
         row = {"time": time, "events": d, "at_risk": n, "survival": survival, "variance": variance}
         rows.append({**row, "lower": lower, "upper": upper})
-    median = next((row["time"] for row in rows if row["survival"] <= 0.5), None)
+    half = 0.5 * (1 + 1e-12)  # a half may be rounded upwards
+    median = next((row["time"] for row in rows if row["survival"] <= half), None)
     counts = {key: sum(one[key] for one in told) for key in ("rows", "dropped")}
     return {**counts, "events": sum(deaths.values()), "median": median, "confidence": confidence, "curve": rows}
 
