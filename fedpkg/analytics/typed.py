@@ -40,6 +40,7 @@ MAX_DEPTH = 100
 _READ_DEPTH = 3 * MAX_DEPTH  # a value has up to two nodes, and those of pandas a few more
 _ALIGNMENT = 64
 _HEAD = struct.Struct("<BQ")
+_MOST_LABELS = 1 << 24  # of ranges that are indexes, beside as many as there are bytes
 _MANY = 32  # values of one type in a list, from which on they are not looked at one by one
 _INLINE = 64  # bytes, up to which they are in the header
 _BITS = 1 << 63
@@ -92,7 +93,7 @@ def read(data: bytes | memoryview) -> Any:
                 raise ValueError("it ends too early")
             blobs.append(view[start : start + size])
             start += size + -size % _ALIGNMENT
-        reader = Reader(blobs)
+        reader = Reader(blobs, _MOST_LABELS + len(view))
         value = reader.value(header["value"])
     except RecursionError as error:
         raise ValueError("it is nested too deep") from error
@@ -216,8 +217,9 @@ class Writer:
 class Reader:
     """Makes values from the nodes of a header."""
 
-    def __init__(self, blobs: list[memoryview]) -> None:
+    def __init__(self, blobs: list[memoryview], most_labels: int) -> None:
         self._blobs: list[memoryview | None] = list(blobs)
+        self._most_labels = most_labels
         self._depth = 0
 
     def value(self, node: Node) -> Any:
@@ -267,6 +269,16 @@ class Reader:
         if blob is None:
             raise ValueError("two values have the same blob")
         return blob
+
+    def count_labels(self, number: int) -> None:
+        """Note that a value has so many labels that are not in the bytes.
+
+        Raises:
+            ValueError: They would need much more memory than the bytes.
+        """
+        self._most_labels -= number
+        if self._most_labels < 0:
+            raise ValueError("its indexes have many more labels than it has values")
 
     def array(self, node: Node) -> Any:
         """A new array."""

@@ -125,6 +125,7 @@ def _read_plain_index(reader: Reader, node: Node) -> Any:
 
 def _read_range(reader: Reader, node: Node) -> Any:
     start, stop, step, name = node
+    reader.count_labels(len(range(start, stop, step)))
     return pd.RangeIndex(start, stop, step, name=reader.value(name))
 
 

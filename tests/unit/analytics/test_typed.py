@@ -166,6 +166,12 @@ def test_frames_of_any_columns_are_the_same(columns: tuple[Any, ...]) -> None:
     assert_same(typed.read(typed.write(frame)), frame)
 
 
+def test_long_frames_keep_the_ranges_that_are_their_indexes() -> None:
+    long = pd.DataFrame({"a": np.zeros(1 << 22, bool)})
+    found = typed.read(typed.write([long] * 9))
+    assert all(type(one.index) is pd.RangeIndex and len(one) == 1 << 22 for one in found)
+
+
 def test_attributes_of_frames_are_kept() -> None:
     frame = pd.DataFrame({"a": [1]})
     frame.attrs = {"unit": ("mm", 1)}
@@ -291,6 +297,7 @@ def bytes_of(value: Any, *blobs: bytes) -> bytes:
 
 
 NO_ATTRS = {"dict": [[], []]}
+MANY = {"pandas.RangeIndex": [0, 10**9, 1, None]}
 NINE = {"pandas.RangeIndex": [0, 9, 1, None]}
 
 
@@ -353,6 +360,11 @@ NINE = {"pandas.RangeIndex": [0, 9, 1, None]}
         ({"pandas.DataFrame": [NINE, NINE, {"block": ["<f8", [1, 9], "C", 0]}, NO_ATTRS]}, [bytes(72)]),
         ({"pandas.DataFrame": [{"tuple": []}, {"tuple": []}, {"columns": []}, NO_ATTRS]}, []),
         ({"pandas.Series": [{"array": ["<f8", [1], "C", 0]}, NINE, None, NO_ATTRS]}, [bytes(8)]),
+        ({"pandas.RangeIndex": [0, 10**9, 1, None]}, []),
+        ({"pandas.intervals": [MANY, MANY, "right"]}, []),
+        ({"pandas.Series": [MANY, MANY, None, NO_ATTRS]}, []),
+        ({"pandas.MultiIndex": [[MANY], [["|i1", [1], "C", 0]], [None]]}, [bytes(1)]),
+        ([{"pandas.RangeIndex": [0, 10**7, 1, None]}] * 2, []),
         ({"pandas.Timestamp": ["now", None]}, []),
         ({"pandas.Period": [1, "nothing"]}, []),
     ],
