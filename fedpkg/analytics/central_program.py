@@ -131,7 +131,7 @@ def _nodes(asked: Mapping[str, Any]) -> list[Node]:
     if not asked["in_process"]:
         return [read_node(folder)]
     found = [read_node(os.path.join(folder, name)) for name in sorted(os.listdir(folder), key=int)]
-    host = asked["host"] or found[0].organization
+    host = asked["host"] or (asked["organizations"] or [found[0].organization])[0]
     return sorted(found, key=lambda node: node.organization != host)
 
 

@@ -137,8 +137,7 @@ def run(settings: Settings, /, folder: Path, overrides: tuple[str, ...], **given
     row = _run(settings, home, config_of_algorithm(folder, _options(**given), overrides))
     _print_result(home, row)
     if not settings.json:
-        command = settings.command(f"session show {row.session_id}")
-        output.words(f"calls and bytes of each organization: {command}")
+        output.words(f"calls and bytes of each organization: {settings.command(f'session show {row.session_id}')}")
 
 
 def _run(settings: Settings, home: Home, config: RunConfig) -> SessionRow:

@@ -130,7 +130,8 @@ def algorithm(
         positional: Its arguments by position. null: none.
         databases: Labels of the databases that it is given, in this order. null: all of `clients.databases`, or else
             `default`, or all that the host has.
-        host: The organisation at which the central function runs, and whose data it is given. null: the first one.
+        host: The organisation at which the central function runs, and whose data it is given. null: the first one, of
+            `organizations` if that is set.
         organizations: The organisations that take part. null: all.
         kind: Whether the function is central or partial. Default: as its source says.
         era: The version of the contract: v3 (of versions 1 to 3), v4 or v5. Default: as its source says.
@@ -168,7 +169,7 @@ def algorithm(
         "host": host,
     }
     command = shlex.join(["python", "-m", "_fedpkg_algorithm_central", module])
-    log, data_of = logging.getLogger("fedpkg.algorithm"), "*" if in_process else host or ""
+    log, data_of = logging.getLogger("fedpkg.algorithm"), "*" if in_process else host or (organizations or [""])[0]
     return Coordinator(command, folder, parameters, timeout_s, traits, logger=log, but=_NOT_OF_AN_APP, data_of=data_of)
 
 

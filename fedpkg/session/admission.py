@@ -10,7 +10,7 @@ from pathlib import Path
 
 import msgspec
 
-from fedpkg.compute_package.algorithm import spec_text
+from fedpkg.compute_package.algorithm import read_algorithm, spec_text
 from fedpkg.compute_package.review import script_of
 from fedpkg.compute_package.signing import Signature
 from fedpkg.compute_package.spec import PackageSpec, spec_path
@@ -87,10 +87,19 @@ def package_again(config: RunConfig, home: Home, session: SessionRow) -> Unpacke
 
 def _made(config: RunConfig) -> str | None:
     """The fedn.yaml of an algorithm's folder, which has none."""
-    path = Path(config.package)
-    if config.strategy.get("name") != ALGORITHM or not path.is_dir() or spec_path(path).exists():
+    is_algorithm = config.strategy.get("name") == ALGORITHM
+    return made_for(Path(config.package), str(config.strategy["module"])) if is_algorithm else None
+
+
+def made_for(folder: Path, module: str | None = None) -> str | None:
+    """The fedn.yaml of an algorithm's folder, if that has none. ``module``: of the algorithm; None: it is looked for.
+
+    Raises:
+        PackageError: the module is not found.
+    """
+    if not folder.is_dir() or spec_path(folder).exists():
         return None
-    return spec_text(str(config.strategy["module"]))
+    return spec_text(read_algorithm(folder).module if module is None else module)
 
 
 def put_on_disk(

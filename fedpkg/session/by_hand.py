@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from fedpkg.compute_package.algorithm import ENTRY_POINT
 from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, LimitsConfig, NeedsConfig, PythonEnv, RunConfig
@@ -19,7 +20,7 @@ from fedpkg.dispatch.staging import own_environ
 from fedpkg.errors import ModelFileError
 from fedpkg.interpreters import folders_of, naming
 from fedpkg.replies.reading import tensors_of
-from fedpkg.session.admission import put_on_disk
+from fedpkg.session.admission import made_for, put_on_disk
 from fedpkg.session.executors import make_executor, slots_of
 from fedpkg.session.limits import isolation_of, limits_of
 from fedpkg.session.local_data import with_files
@@ -128,7 +129,9 @@ def call_entry_point(call: Call) -> Called:
         FedpkgError: the package or the input cannot be used. A failure of the entry point itself is in the answer.
     """
     config = call.config()
-    unpacked = open_package(call.package, call.folder / "packages", admit=gate(call.package, call.allow))
+    made = made_for(call.package) if call.entry_point == ENTRY_POINT else None
+    admit = gate(call.package, call.allow)
+    unpacked = open_package(call.package, call.folder / "packages", admit=admit, made=made)
     unpacked.spec.entry_point(call.entry_point)
     package = put_on_disk(unpacked, call.python_env, only_wheels=call.isolate.enabled)
     if call.started is not None:

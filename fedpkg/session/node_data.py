@@ -61,7 +61,7 @@ def with_nodes(
     federation = _federation(config, clients)
     found = _databases(config, clients, federation)
     algorithm = _algorithm(config, package)
-    collaboration, host = _collaboration(config), str(config.strategy.get("host") or clients[0].client_id)
+    collaboration, host = _collaboration(config), _host(config, clients)
     position = next((number for number, one in enumerate(clients, 1) if one.client_id == host), 1)
     made = []
     for number, client in enumerate(clients, 1):
@@ -98,6 +98,13 @@ def with_nodes(
             _count_central(config, node, policy, calls, folder.name)
         made.append(replace(client, path=place))
     return made
+
+
+def _host(config: RunConfig, clients: Sequence[ClientData]) -> str:
+    """The organization at which the central function runs."""
+    others = config.strategy.get("organizations")
+    first = others[0] if isinstance(others, list) and others else clients[0].client_id
+    return str(config.strategy.get("host") or first)
 
 
 def _check_names(config: RunConfig, client_ids: Sequence[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from analytics_runs import ALGORITHMS, configured
 from federation import Federation
 
+from fedpkg.cli.main import run_command
 from fedpkg.controller.events import TaskEnded
 from fedpkg.errors import ConfigError, DataError, PackageError, SessionFailed
 from fedpkg.session.algorithm_run import result_of
@@ -249,3 +250,18 @@ def test_a_result_that_is_too_large_is_a_failure_of_its_organization(federation:
     tasks = federation.store.list_tasks(federation.store.list_sessions()[0].session_id, status="failed")
     assert [task.failure for task in tasks] == ["too_big"] * 2
     assert len(run(federation, hospitals, "big", arguments=["megabytes=2"])["Hospital A"]) == 2 << 20
+
+
+def test_only_the_named_organizations_take_part_and_the_first_is_the_host(
+    federation: Federation, hospitals: Path
+) -> None:
+    named = ["Hospital C", "Hospital A"]
+    found = run(federation, hospitals, "mean", arguments=["column=age"], organizations=named)
+    assert found == {"mean": 40.0, "rows": 3, "answers": 2}
+
+
+def test_a_failed_call_can_be_repeated_by_hand(federation: Federation, hospitals: Path, tmp_path: Path) -> None:
+    row = federation.run(configured(hospitals, "mean", arguments=["column=age", "fail_at=Hospital C"]))
+    [task] = federation.store.list_tasks(row.session_id, status="failed")
+    words = ["package", "call", str(ALGORITHMS / "probes"), "partial", "--isolate"]
+    assert run_command([*words, "--task", str(federation.home.root / str(task.folder))]) == 8
