@@ -40,7 +40,7 @@ class Frames:
             rule = self._node.withheld[label]
             raise NotAllowed(rule, f"it keeps database {label!r} from all algorithms")
         one = self._node.databases[label]
-        self._policy.check_query(options.get("query"), one.options.get("query"))
+        self._policy.check_query(label, options.get("query"), one.options.get("query"))
         options = {**one.options, **options}
         steps = options.pop("preprocessing", None)
         about = f"database {label!r} of {self._node.organization}"

@@ -188,7 +188,7 @@ class Policy:
         found: int | None = _of(self.minimum_rows, label)
         return found
 
-    def check_query(self, query: str | None, own: str | None) -> None:
+    def check_query(self, label: str, query: str | None, own: str | None) -> None:
         """Raises NotAllowed: the query is neither the node's own nor in the list, and rows are counted.
 
         A free query can repeat the row of one person until there are enough.
@@ -196,7 +196,7 @@ class Policy:
         if query is None or query == own:
             return
         if self.allowed_queries is None:
-            if self.minimum_rows:
+            if self.minimum_rows_of(label) is not None:
                 raise NotAllowed("allowed_queries", "the node counts rows, and has no list of queries")
         elif not any(re.fullmatch(one, query, re.DOTALL) for one in self.allowed_queries):
             raise NotAllowed("allowed_queries", "the query is not in the list")

@@ -183,15 +183,16 @@ def test_a_free_query_is_refused_where_rows_are_counted() -> None:
     own = "SELECT age FROM patients"
     twice = "SELECT a.* FROM patients a, patients b WHERE a.id = 17"
     policy = policy_of({"minimum_rows": 10})
-    policy.check_query(None, own)
-    policy.check_query(own, own)
+    policy.check_query("default", None, own)
+    policy.check_query("default", own, own)
     with pytest.raises(NotAllowed, match="no list of queries"):
-        policy.check_query(twice, own)
+        policy.check_query("default", twice, own)
     policy = policy_of({"allowed_queries": [r"SELECT \w+ FROM patients"]})
-    policy.check_query("SELECT age FROM patients", None)
+    policy.check_query("default", "SELECT age FROM patients", None)
     with pytest.raises(NotAllowed, match="not in the list"):
-        policy.check_query("SELECT age FROM patients; DROP TABLE patients", None)
-    policy_of({}).check_query(twice, own)
+        policy.check_query("default", "SELECT age FROM patients; DROP TABLE patients", None)
+    policy_of({}).check_query("default", twice, own)
+    policy_of({"minimum_rows": {"other": 10}}).check_query("default", twice, own)
 
 
 def released(result: Any, *counts: str, least: int = 5) -> Any:

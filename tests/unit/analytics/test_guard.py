@@ -1,0 +1,113 @@
+"""What a node checks before a function is called: in the process that checks, so nothing of the algorithm runs."""
+
+from __future__ import annotations
+
+import json
+import pickle
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedpkg.analytics import serialise
+from fedpkg.analytics.frames import Frames
+from fedpkg.analytics.guard import answered, asked_of, released_result
+from fedpkg.analytics.node import Database, Node
+from fedpkg.analytics.policy import NotAllowed, policy_of
+from fedpkg.client.records import Records
+
+
+def node_of(policy: dict[str, Any], *databases: Database, **more: Any) -> Node:
+    return Node(
+        organization="North",
+        policy=policy,
+        databases={one.label: one for one in databases},
+        algorithm={"name": "nosy", "functions": {"partial": {"kind": "partial"}, "central": {"kind": "central"}}},
+        initiator=("South", "2"),
+        **more,
+    )
+
+
+def refusal(node: Node, method: str = "partial", *, counted: str | None = None, asked: int = 1, **kwargs: Any) -> str:
+    """The rule by which a call is refused; an error if it is not."""
+    input_ = json.dumps({"method": method, "kwargs": kwargs}).encode()
+    records = Records(
+        {"task": {"input": np.frombuffer(input_, np.uint8)}},
+        {"databases": list(node.databases) or ["a"], "asked": asked},
+    )
+    with pytest.raises(NotAllowed) as caught:
+        answered(records, node, counted, lambda frames: pytest.fail("the function was called"))
+    return caught.value.rule
+
+
+@pytest.fixture
+def patients(tmp_path: Path) -> Path:
+    path = tmp_path / "patients.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.execute("CREATE TABLE patients (id INTEGER, age INTEGER)")
+        connection.executemany("INSERT INTO patients VALUES (?, ?)", [(number, 40 + number) for number in range(20)])
+    return path
+
+
+def test_a_call_that_breaks_a_rule_is_refused_before_the_function_is_called() -> None:
+    assert refusal(node_of({"allowed_algorithms": ["other"]})) == "allowed_algorithms"
+    assert refusal(node_of({"allowed_functions": ["other"]})) == "allowed_functions"
+    assert refusal(node_of({"allowed_functions": {"partial": {"arguments": ["x"]}}}), y=1).endswith("arguments")
+    assert refusal(node_of({"allowed_organizations": ["North"]})) == "allowed_organizations"
+    assert refusal(node_of({"minimum_organizations": 3}), asked=2) == "minimum_organizations"
+    assert refusal(node_of({}, withheld={"a": "minimum_rows"})) == "minimum_rows"
+
+
+def test_a_call_that_the_session_counted_under_another_name_is_refused() -> None:
+    for counted in (None, "", "other"):
+        assert refusal(node_of({"maximum_calls": 9}), counted=counted) == "maximum_calls"
+
+
+def test_a_pickle_is_not_read_by_a_node_with_a_policy(tmp_path: Path) -> None:
+    class Evil:
+        def __reduce__(self) -> Any:
+            return (tmp_path / "was here").touch, ()
+
+    for word in (b"", b"pickle."):
+        with pytest.raises(NotAllowed, match="it is a pickle"):
+            asked_of(word + pickle.dumps(Evil()))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_functions_of_versions_1_to_3_have_their_names_in_the_module() -> None:
+    partial = serialise.write({"method": "mean", "kwargs": {"x": 1}}, what="the input")
+    assert (asked_of(partial).method, asked_of(partial).kwargs) == ("RPC_mean", {"x": 1})
+    assert asked_of(serialise.write({"method": "mean", "master": True}, what="the input")).method == "mean"
+
+
+def test_rows_are_counted_after_the_query_and_the_preprocessing(patients: Path) -> None:
+    def database(**options: Any) -> Database:
+        return Database("a", str(patients), "sql", options)
+
+    policy = {"minimum_rows": 10, "allowed_queries": ["SELECT .*"]}
+    assert len(Frames(node_of(policy, database(query="SELECT * FROM patients")))("a")) == 20
+    assert refusal(node_of(policy, database(query="SELECT * FROM patients WHERE age < 45"))) == "minimum_rows"
+    step = {"function": "filter_range", "parameters": {"column": "age", "max_": 45}}
+    assert refusal(node_of(policy, database(query="SELECT * FROM patients", preprocessing=[step]))) == "minimum_rows"
+
+
+def test_a_query_of_a_task_must_be_allowed_where_rows_are_counted(patients: Path) -> None:
+    one = Database("a", str(patients), "sql", {"query": "SELECT * FROM patients"})
+    twice = "SELECT a.* FROM patients a, patients b WHERE a.id = 17"
+    assert len(Frames(node_of({}, one))("a", query=twice)) == 20
+    with pytest.raises(NotAllowed, match="allowed_queries"):
+        Frames(node_of({"minimum_rows": 10}, one))("a", query=twice)
+
+
+def test_small_counts_of_every_form_of_result_are_suppressed() -> None:
+    policy, node = policy_of({"minimum_count": 5, "allowed_functions": {"f": {"counts": ["n"]}}}), node_of({})
+    assert json.loads(released_result(policy, node, "f", b'{"n": 3, "m": 3}')) == {"n": None, "m": 3}
+    for form in ("json", "typed"):
+        result = serialise.write({"n": 3, "m": 3}, form, what="it")
+        found = released_result(policy, node, "f", result)
+        assert found.startswith(f"{form}.".encode()) and serialise.read(found, what="it") == {"n": None, "m": 3}
+    with pytest.raises(NotAllowed, match="the result is a pickle"):
+        released_result(policy, node, "f", pickle.dumps({"n": 3}))
+    assert released_result(policy, node, "g", b"anything") == b"anything"
