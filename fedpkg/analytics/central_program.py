@@ -21,7 +21,7 @@ from typing import Any
 
 from fedpkg.analytics import calling, eras, guard, serialise, task_files
 from fedpkg.analytics.backend import COMPLETED, Organization
-from fedpkg.analytics.coordinated import Coordinated
+from fedpkg.analytics.coordinated import Coordinated, name_of
 from fedpkg.analytics.current import Call
 from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.in_process import InProcess, MockNode
@@ -188,7 +188,7 @@ def _sent(backend: Recorded, asked: Mapping[str, Any]) -> Iterator[dict[str, Any
         for run in backend.runs(task.task_id):
             told: dict[str, Any] = {
                 "task": task.task_id,
-                "name": task.name,
+                "name": name_of(task.name, task.input_),
                 "organization": names[run.organization_id],
                 "status": run.status,
                 "bytes": 0,

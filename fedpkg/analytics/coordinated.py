@@ -19,6 +19,7 @@ from fedpkg.client.coordinator import Failure, Replies, Reply, Request, SessionE
 from fedpkg.client.records import Records
 
 ENTRY_POINT = "partial"
+UNNAMED = "subtask"  # the name of a task, unless the function gives another
 ENDED = "ended"  # the reason that is committed with the last round
 DEEPEST = 8  # levels of tasks that create tasks
 _AT_ONCE = 500  # requests in one message
@@ -122,7 +123,8 @@ class Coordinated(Recorded):
         for job in jobs:
             if job.ended is not None and job.ended[2]:
                 name = self._organizations[job.organization_id].name
-                said = f"task {job.task_id}" + f" ({job.name})" * bool(job.name) + " > one of its own" * (job.depth > 1)
+                shown = name_of(job.name, job.input_)
+                said = f"task {job.task_id}" + f" ({shown})" * bool(shown) + " > one of its own" * (job.depth > 1)
                 self.failures.append(f"{name}, {said}: {job.ended[2]}")
                 self.log(f"no result of {self.failures[-1]}")
 
@@ -263,6 +265,11 @@ def _method(input_: bytes) -> str:
         return "" if eras.is_pickle(input_) else eras.asked_of(input_).method
     except Exception:  # the task itself will fail, and say why
         return ""
+
+
+def name_of(name: str, input_: bytes) -> str:
+    """The name of a task for people: that of its function, if it has none, or the one that clients give by default."""
+    return _method(input_) or name if name in ("", UNNAMED) else name
 
 
 def _array(data: bytes) -> Any:

@@ -205,4 +205,5 @@ def test_a_session_names_failed_organizations_and_has_warnings_in_its_log(
     assert "2 of 4 organizations have no result of task 1" in str(raised.value)
     assert "hospital-0 (id 1): failed" in str(raised.value)
     assert "ValueError: too few rows" in str(raised.value)
+    assert "no result of hospital-1, task 1 (RPC_count): exit_code" in caplog.text
     assert "warning: the task 'count' names no organizations, so all of them run it" in caplog.text
