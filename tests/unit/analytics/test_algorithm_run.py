@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
 from pathlib import Path
 from typing import Any
 
 import pytest
 from analytics_runs import ALGORITHMS, configured
 from federation import Federation
+from warm import warm_python
 
 from fedpkg.cli.main import run_command
-from fedpkg.controller.events import TaskEnded
+from fedpkg.config import dump_config
 from fedpkg.errors import ConfigError, DataError, PackageError, SessionFailed
 from fedpkg.session.algorithm_run import result_of
 from fedpkg.session.configuration import load
+
+DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
 
 
 def run(federation: Federation, hospitals: Path, method: str, *overrides: str, **options: Any) -> Any:
@@ -128,30 +133,24 @@ def test_a_partial_function_that_is_not_there_fails_where_it_was_asked(federatio
     assert "has no function 'momens'; did you mean 'moments'?" in (tasks[0].message or "")
 
 
-def test_a_killed_run_goes_on_from_the_recorded_partial_results(federation: Federation, hospitals: Path) -> None:
-    config = configured(hospitals, "many", arguments=["tasks=4"])
-    row = federation.run(config)
-    whole = result_of(federation.home, row)
-    calls = len(federation.store.list_tasks(row.session_id))
-    assert whole == [270.0, 271.0, 272.0, 273.0] and calls == 12
-
-    class Killed(BaseException):
-        pass
-
-    def kill(event: object) -> None:
-        if isinstance(event, TaskEnded) and event.order.round_number == 3:
-            raise Killed
-
-    with pytest.raises(Killed):
-        federation.run(config, watch=kill)
-    killed = federation.store.list_sessions()[-1]
+@pytest.mark.parametrize("kill_at", [4, 14])
+def test_a_killed_run_goes_on_from_the_recorded_partial_results(
+    federation: Federation, hospitals: Path, tmp_path: Path, kill_at: int
+) -> None:
+    """kill -9 in the first round, or between later ones; the function of four rounds returns the same."""
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(dump_config(configured(hospitals, "many", arguments=["tasks=4"]))))
+    words = [*warm_python(), str(DRIVE), str(federation.home.root), "--run", str(path), "--kill-at", str(kill_at)]
+    assert subprocess.run(words).returncode == -9
+    [killed] = federation.store.list_sessions()
     done = {task.task_id for task in federation.store.list_tasks(killed.session_id, status="ok")}
-    assert 6 <= len(done) < 12
+    finished = federation.store.count_rounds(killed.session_id, status="finished")
+    assert (finished > 0) == (kill_at > 4)
     row = federation.resume(killed.session_id)
-    assert result_of(federation.home, row) == whole
-    assert done <= {task.task_id for task in federation.store.list_tasks(row.session_id)}
-    ok = [task for task in federation.store.list_tasks(row.session_id, status="ok") if task.round_number < 3]
-    assert len(ok) == 6  # none of the first two rounds ran again
+    assert result_of(federation.home, row) == [270.0, 271.0, 272.0, 273.0]
+    tasks = federation.store.list_tasks(row.session_id, status="ok")
+    assert done <= {task.task_id for task in tasks}
+    assert len([task for task in tasks if task.round_number <= finished]) == 3 * finished  # none of these ran again
 
 
 @pytest.mark.parametrize(
