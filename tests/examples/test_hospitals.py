@@ -44,11 +44,13 @@ def test_a_function_that_one_hospital_does_not_allow_fails_with_its_name_and_rul
     assert "north, task 1" not in error.value.message and "1 of 3 organisations have no result" in error.value.message
 
 
+@pytest.mark.soak
 def test_a_hospital_that_wants_company_is_not_asked_with_one_other(folder: Path) -> None:
     with pytest.raises(SessionFailed, match="minimum_organizations"):
         run(folder, "mean_and_variance", "columns=age", "organizations=1,3")
 
 
+@pytest.mark.soak
 def test_a_column_that_a_hospital_hides_is_not_there(folder: Path) -> None:
     with pytest.raises(SessionFailed, match="there is no column 'glucose'"):
         run(folder, "mean_and_variance", "columns=glucose")
