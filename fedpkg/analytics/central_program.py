@@ -89,7 +89,13 @@ def _call(module: str, backend: Recorded, node: Node, asked: Mapping[str, Any]) 
     era, method, is_central = asked["era"], asked["method"], asked["kind"] == "central"
     allow_pickle = asked["allow_pickle"]
     data = eras.write_input(
-        era, method, asked["args"], asked["kwargs"], is_central=is_central, allow_pickle=allow_pickle
+        era,
+        method,
+        asked["args"],
+        asked["kwargs"],
+        more=asked.get("input", {}),
+        is_central=is_central,
+        allow_pickle=allow_pickle,
     )
     if is_central:
         policy = policy_of(node.policy)

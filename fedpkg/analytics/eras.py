@@ -51,14 +51,25 @@ def legacy() -> Any:
 
 
 def write_input(
-    era: str, method: str, args: Sequence[Any], kwargs: Mapping[str, Any], *, is_central: bool, allow_pickle: bool
+    era: str,
+    method: str,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    more: Mapping[str, Any],
+    is_central: bool,
+    allow_pickle: bool,
 ) -> bytes:
-    """The input of a function, as a person who uses the client of that era would send it."""
+    """The input of a function, as a person who uses the client of that era would send it.
+
+    Args:
+        more: Keys that inputs of versions 1 to 3 may have: query, sheet_name, output_format.
+    """
     given = {"method": method, "args": list(args), "kwargs": dict(kwargs)}
     what = f"the arguments of {method}"
     if era != OLD:
         return serialise.to_json(given, what=what)
-    return serialise.write({"master": is_central, **given}, what=what, allow_pickle=allow_pickle)
+    return serialise.write({**more, "master": is_central, **given}, what=what, allow_pickle=allow_pickle)
 
 
 def read_result(era: str, data: bytes, *, what: str, allow_pickle: bool) -> Any:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 
 _NOT_OF_AN_APP = (".git", ".venv", "venv", ".tox", ".mypy_cache", ".ruff_cache", ".pytest_cache")  # in its folder
+_KEYS_OF_INPUTS = ("query", "sheet_name", "output_format")
 
 Timeout: TypeAlias = Annotated[
     Positive,
@@ -107,6 +108,7 @@ def algorithm(
     method: str,
     arguments: dict[str, Any] | None = None,
     positional: list[Any] | None = None,
+    input: dict[str, Any] | None = None,
     databases: list[str] | None = None,
     host: str | None = None,
     organizations: list[str] | None = None,
@@ -128,6 +130,7 @@ def algorithm(
         method: The function to call. A partial one is called at all organisations.
         arguments: Its arguments by name. null: none.
         positional: Its arguments by position. null: none.
+        input: Further keys of its input, for algorithms of versions 1 to 3: `query`, `sheet_name` or `output_format`.
         databases: Labels of the databases that it is given, in this order. null: all of `clients.databases`, or else
             `default`, or all that the host has.
         host: The organisation at which the central function runs, and whose data it is given. null: the first one, of
@@ -144,6 +147,9 @@ def algorithm(
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder: there is no folder {folder}")
+    if unknown := [name for name in input or {} if era != "v3" or name not in _KEYS_OF_INPUTS]:
+        known = ", ".join(_KEYS_OF_INPUTS)
+        raise ValueError(f"input: there is no key {unknown[0]!r:.60}; algorithms of versions 1 to 3 have {known}")
     from fedpkg.coordinators.strategy import Coordinator
     from fedpkg.strategies.traits import Traits
 
@@ -159,6 +165,7 @@ def algorithm(
         "method": method,
         "args": positional or [],
         "kwargs": arguments or {},
+        "input": input or {},
         "databases": databases,
         "organizations": organizations,
         "kind": kind,

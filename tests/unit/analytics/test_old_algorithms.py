@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sqlite3
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -17,7 +18,7 @@ import statsmodels.api as sm
 
 from fedpkg.analytics import names
 from fedpkg.analytics.legacy.mock import ClientMockProtocol, MockAlgorithmClient
-from fedpkg.errors import FedpkgError
+from fedpkg.errors import ConfigError, FedpkgError
 from fedpkg.session.algorithm_run import AlgorithmOptions, config_of_algorithm, result_of
 from fedpkg.session.session import prepare
 from fedpkg.stores.home import Home
@@ -207,3 +208,20 @@ def test_a_session_names_failed_organizations_and_has_warnings_in_its_log(
     assert "ValueError: too few rows" in str(raised.value)
     assert "no result of hospital-1, task 1 (RPC_count): exit_code" in caplog.text
     assert "warning: the task 'count' names no organizations, so all of them run it" in caplog.text
+
+
+@pytest.mark.slow
+def test_the_input_of_a_session_may_have_a_query_and_an_output_format(tmp_path: Path, home: Home) -> None:
+    folder = tmp_path / "algorithm"
+    folder.mkdir()
+    (folder / "ages.py").write_text("def RPC_ages(data):\n    return data\n")
+    for number in range(2):
+        with sqlite3.connect(tmp_path / f"{number}.sqlite") as database:
+            database.execute("create table patients (age integer)")
+            database.executemany("insert into patients values (?)", [(20 + number,), (80 + number,)])
+    words = ["strategy.input.query=select age from patients where age > 50", "strategy.input.output_format=json"]
+    options = AlgorithmOptions("ages", databases={"default": str(tmp_path / "*.sqlite")})
+    row = prepare(config_of_algorithm(folder, options, words), home).run()
+    assert result_of(home, row) == {"0": {"age": {"0": 80}}, "1": {"age": {"0": 81}}}
+    with pytest.raises(ConfigError, match="there is no key 'quary'"):
+        prepare(config_of_algorithm(folder, options, ["strategy.input.quary=select 1"]), home).run()
