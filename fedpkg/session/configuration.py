@@ -122,6 +122,12 @@ def _with_algorithm(config: RunConfig, places: Places) -> RunConfig:
     """
     given = config.strategy
     if given.get("name") != ALGORITHM:
+        if unused := next((key for key in ("databases", "node_config") if getattr(config.clients, key)), None):
+            raise ConfigError(
+                f"{places.where(('clients', unused))}: 'clients.{unused}' is for the strategy '{ALGORITHM}' only",
+                hint="other strategies give clients their data by clients.folders, clients.data or clients.entities",
+                key=f"clients.{unused}",
+            )
         return config
     if not given.get("method"):
         raise ConfigError(

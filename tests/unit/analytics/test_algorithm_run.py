@@ -241,6 +241,8 @@ def test_a_run_yaml_runs_an_algorithm_isolated_unless_it_says_otherwise(
     assert result_of(federation.home, again) == result_of(federation.home, row)
     with pytest.raises(ConfigError, match=r"'algorithm' needs the function to call: strategy\.method"):
         load(hospitals / "run.yaml", ["strategy.method=null"])
+    with pytest.raises(ConfigError, match=r"line 3: 'clients\.databases' is for the strategy 'algorithm' only"):
+        load(hospitals / "run.yaml", ["strategy={name: fedavg}", "rounds=1"])
 
 
 def test_a_result_that_is_too_large_is_a_failure_of_its_organization(federation: Federation, hospitals: Path) -> None:
