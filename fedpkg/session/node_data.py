@@ -10,10 +10,13 @@ import glob
 import logging
 import os
 import re
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from fedpkg.analytics import databases as readers
 from fedpkg.analytics.central_program import DEFAULT
@@ -35,6 +38,7 @@ from fedpkg.session.policed import Calls
 
 logger = logging.getLogger("fedpkg.session")
 NODES = "nodes"  # a folder of the session
+_SQLITE = "sqlite:///"  # before a path in the URL of a database
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -78,6 +82,7 @@ def with_nodes(
         policy = policy_of(settings.policy)
         if settings.policy:
             _check_run(config, name, policy)
+        _check_network(config, name, databases, policy)
         withheld = _withheld(name, databases, policy)
         node = Node(
             organization_id=number,
@@ -180,6 +185,20 @@ def _check_run(config: RunConfig, name: str, policy: Policy) -> None:
             hint="leave out --no-isolate; or write `isolated: false` into the policy, which an algorithm that is not "
             "isolated can get round",
         )
+
+
+def _check_network(config: RunConfig, name: str, databases: Mapping[str, Database], policy: Policy) -> None:
+    """Raises ConfigError: tasks could not reach a database."""
+    if not config.isolate.enabled or config.isolate.network:
+        return
+    for label, one in databases.items():
+        is_far = readers.is_url(one.uri) and not one.uri.startswith(_SQLITE)
+        if is_far and not policy.hides_columns_of(label):  # of those, tasks get a copy
+            raise ConfigError(
+                f"the database {label!r} of {name} is on a server, and isolated tasks have no network",
+                hint="isolate.network=true lets them use it; or export what the algorithm needs, as CSV or Parquet",
+                key="isolate.network",
+            )
 
 
 def _withheld(name: str, databases: Mapping[str, Database], policy: Policy) -> dict[str, str]:
@@ -307,13 +326,24 @@ def _put(database: Database, place: Path, name: str, policy: Policy) -> Database
         file += Path(database.uri).suffix
         write_view(database, place / file, lambda column: policy.shows(database.label, column), about=about)
         return replace(database, uri=file)
-    if is_url:
+    path = database.uri.removeprefix(_SQLITE)
+    if is_url and path == database.uri:
         return database
-    readers.check_path(database.uri, about, is_folder=database.kind == "folder")
-    source = Path(database.uri)
+    readers.check_path(path, about, is_folder=database.kind == "folder")
+    source = Path(path)
     file += source.suffix if source.is_file() else ""
-    _link(source, place / file)
+    if database.kind == "sql" and Path(f"{path}-wal").exists():
+        _copy_sqlite(source, place / file)
+    else:
+        _link(source, place / file)
     return replace(database, uri=file)
+
+
+def _copy_sqlite(source: Path, target: Path) -> None:
+    """Copy an SQLite database that may be in use: what was written last is in other files beside it."""
+    address = f"file:{quote(str(source.absolute()))}?mode=ro"
+    with closing(sqlite3.connect(address, uri=True)) as read, closing(sqlite3.connect(target)) as written:
+        read.backup(written)
 
 
 def _link(source: Path, target: Path) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -266,3 +268,27 @@ def test_a_failed_call_can_be_repeated_by_hand(federation: Federation, hospitals
     [task] = federation.store.list_tasks(row.session_id, status="failed")
     words = ["package", "call", str(ALGORITHMS / "probes"), "partial", "--isolate"]
     assert run_command([*words, "--task", str(federation.home.root / str(task.folder))]) == 8
+
+
+@pytest.mark.parametrize("is_open", [False, True])
+def test_an_sqlite_database_of_a_node_is_read_by_isolated_tasks_also_while_it_is_in_use(
+    federation: Federation, hospitals: Path, is_open: bool
+) -> None:
+    path = hospitals / "patients.db"
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        connection.execute("PRAGMA journal_mode=wal" if is_open else "PRAGMA journal_mode=delete")
+        connection.execute("CREATE TABLE patients (age)")
+        connection.execute("INSERT INTO patients VALUES (40), (50)")
+        query = "SELECT age FROM patients"
+        database = f"{{label: default, uri: 'sqlite:///{path}', type: sql, query: {query}}}"
+        (hospitals / "nodes").mkdir()
+        (hospitals / "nodes" / "client-0.yaml").write_text(f"databases: [{database}]\n")
+        given = {"nodes": "1", "databases": {}, "node_config": hospitals / "nodes", "arguments": ["column=age"]}
+        assert path.with_name("patients.db-wal").exists() == is_open
+        assert run(federation, hospitals, "moments", **given) == {"client-0": {"count": 2, "sum": 90.0}}
+
+
+def test_a_database_on_a_server_needs_the_network(federation: Federation, hospitals: Path) -> None:
+    with pytest.raises(ConfigError, match="is on a server, and isolated tasks have no network"):
+        given = {"arguments": ["column=age"], "databases": {"default": "postgresql://db.example.org/patients"}}
+        run(federation, hospitals, "moments", **given)
