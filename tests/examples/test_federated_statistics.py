@@ -248,7 +248,7 @@ def test_poorly_scaled_columns_lose_no_digits():
     found = run("glm", in_parts(frame, 5, 100), outcome="time", predictors=["age", "small", "great"])
     same = lung()[["age", "sex"]].assign(square=lung()["age"] ** 2)
     expected = sm.OLS(frame["time"], sm.add_constant(same)).fit().params
-    close(column_of(found, "coefficient")[1:], [expected["age"], expected["sex"] * 1e9, expected["square"]], 1e-7)
+    close(column_of(found, "coefficient")[1:], [expected["age"], expected["sex"] * 1e9, expected["square"]])
 
 
 def test_a_category_that_other_hospitals_have_as_numbers_or_not_at_all():
@@ -291,9 +291,9 @@ def test_cox_regression_with_categories_and_missing_values_equals_that_of_lifeli
     columns = ["time", "status", "age", "sex", "ph_karno", "wt_loss"]
     found = run("cox", lung_by_hospital(), duration="time", event="status", predictors=columns[2:])
     fitter = CoxPHFitter().fit(lung()[columns].dropna(), "time", "status", fit_options={"precision": 1e-14})
-    close(column_of(found, "coefficient"), fitter.params_, 1e-7)
-    close(column_of(found, "hazard_ratio"), fitter.hazard_ratios_, 1e-7)
-    close(column_of(found, "standard_error"), fitter.standard_errors_, 1e-7)
+    close(column_of(found, "coefficient"), fitter.params_)
+    close(column_of(found, "hazard_ratio"), fitter.hazard_ratios_)
+    close(column_of(found, "standard_error"), fitter.standard_errors_)
     assert found["dropped"] == lung()[columns].isna().any(axis=1).sum()
 
     found = run(
@@ -303,7 +303,7 @@ def test_cox_regression_with_categories_and_missing_values_equals_that_of_lifeli
     fitter = CoxPHFitter().fit(frame, "time", "cens", fit_options={"precision": 1e-14})
     names = {"horTh[yes]": "horTh_yes", "tgrade[II]": "tgrade_II", "tgrade[III]": "tgrade_III", "pnodes": "pnodes"}
     assert list(found["coefficients"]) == list(names)
-    close(column_of(found, "coefficient"), fitter.params_[list(names.values())], 1e-7)
+    close(column_of(found, "coefficient"), fitter.params_[list(names.values())])
 
 
 def column_of(found: dict[str, Any], key: str) -> list[float]:
