@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
+from fedpkg.analytics.node import FILE as NODE_FILE
+from fedpkg.analytics.node import read_node
 from fedpkg.compute_package.algorithm import ENTRY_POINT
 from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import open_package
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, LimitsConfig, NeedsConfig, PythonEnv, RunConfig
 from fedpkg.dispatch.site import Job, PackageOnDisk, Site
 from fedpkg.dispatch.staging import own_environ
-from fedpkg.errors import ModelFileError
+from fedpkg.errors import DispatchError, ModelFileError
 from fedpkg.interpreters import folders_of, naming
 from fedpkg.replies.reading import tensors_of
 from fedpkg.session.admission import made_for, put_on_disk
@@ -130,6 +132,12 @@ def call_entry_point(call: Call) -> Called:
     """
     config = call.config()
     made = made_for(call.package) if call.entry_point == ENTRY_POINT else None
+    if call.data_path is not None and (call.data_path / NODE_FILE).is_file() and read_node(str(call.data_path)).policy:
+        raise DispatchError(
+            f"{call.data_path}: the node has a policy, which a call by hand does not keep: it is not counted, and may "
+            "be of another algorithm",
+            hint="fedpkg algorithm run",
+        )
     admit = gate(call.package, call.allow)
     unpacked = open_package(call.package, call.folder / "packages", admit=admit, made=made)
     unpacked.spec.entry_point(call.entry_point)

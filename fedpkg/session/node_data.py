@@ -12,7 +12,7 @@ import os
 import re
 import sqlite3
 from collections.abc import Mapping, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -30,7 +30,7 @@ from fedpkg.data.base import ClientData
 from fedpkg.data.entities import entities_of
 from fedpkg.data.node_configuration import Federation, NodeConfiguration, kind_of, read_federation
 from fedpkg.data.views import write_view
-from fedpkg.errors import ConfigError, DataError, nearest
+from fedpkg.errors import ConfigError, DataError, PackageError, nearest
 from fedpkg.files import copy_file
 from fedpkg.log import event
 from fedpkg.session.configuration import ALGORITHM
@@ -166,10 +166,11 @@ def _algorithm(config: RunConfig, package: UnpackedPackage) -> dict[str, Any]:
         one.name if one.kind == "central" or one.era != "v3" else f"{RPC}{one.name}": {"kind": one.kind, "doc": one.doc}
         for one in read_algorithm(package.folder, module).functions.values()
     }
-    signatures, path = [], Path(config.package)
-    if (file := signature_path(path)).exists():
-        signatures = [one.signer for one in read_signatures(file, package.digest) if one.holds(package.digest)]
-    return {"name": module, "digest": package.digest, "signers": signatures, "functions": functions}
+    signers: list[str] = []
+    if (file := signature_path(Path(config.package))).exists():
+        with suppress(PackageError):  # of another version: this one is not signed
+            signers = [one.signer for one in read_signatures(file, package.digest) if one.holds(package.digest)]
+    return {"name": module, "digest": package.digest, "signers": signers, "functions": functions}
 
 
 def _check_run(config: RunConfig, name: str, policy: Policy) -> None:

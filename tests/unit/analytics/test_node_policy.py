@@ -12,9 +12,11 @@ from analytics_runs import ALGORITHMS
 from federation import Federation
 from msgspec.structs import replace
 
+from fedpkg.compute_package.signing import add_signature, make_key, read_private_key, sign, signature_path
 from fedpkg.config import RunConfig
-from fedpkg.errors import ConfigError, SessionFailed
+from fedpkg.errors import ConfigError, DataError, DispatchError, SessionFailed
 from fedpkg.session.algorithm_run import AlgorithmOptions, config_of_algorithm, result_of
+from fedpkg.session.by_hand import Call, call_entry_point
 from fedpkg.stores.base import SessionRow
 
 NAMES = ("north", "south", "west")
@@ -54,7 +56,7 @@ def call(federation: Federation, nodes: Path, method: str, *, number: int = 3, *
 
 
 def last(federation: Federation) -> SessionRow:
-    return federation.store.list_sessions()[0]
+    return federation.store.list_sessions()[-1]
 
 
 def refusals(federation: Federation) -> dict[str, str]:
@@ -145,6 +147,50 @@ def test_each_rule_refuses_the_call_at_its_node(federation: Federation, nodes: P
     found = call(federation, nodes, "tamper", number=2)
     assert found["statuses"] == ["completed", "not allowed" if why else "completed"]
     assert why in refusals(federation).get("south", "") and set(refusals(federation)) == ({"south"} if why else set())
+
+
+def test_an_algorithm_is_allowed_by_its_digest_or_its_signer_until_it_changes(
+    federation: Federation, nodes: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "nosy"
+    shutil.copytree(NOSY, package)
+    digest = federation.run(config_of(nodes, "tamper", package=package)).package_digest
+    signer = make_key(tmp_path / "key")
+    key = read_private_key(tmp_path / "key", passphrase=lambda: "")
+    add_signature(signature_path(package), digest, sign(digest, key))
+    configure(nodes, "north", f"allowed_algorithms: ['sha256:{digest}']")
+    configure(nodes, "south", f"allowed_algorithms: ['{signer}']")
+    configure(nodes, "west", f"allowed_algorithms: ['nosy@sha256:{digest}']")
+    row = federation.run(config_of(nodes, "tamper", package=package))
+    assert set(result_of(federation.home, row)) == set(NAMES)
+    with (package / "nosy" / "__init__.py").open("a") as file:
+        file.write("# changed\n")
+    with pytest.raises(SessionFailed, match="allowed_algorithms"):
+        federation.run(config_of(nodes, "tamper", package=package))
+    assert set(refusals(federation)) == set(NAMES)
+
+
+def test_a_call_by_hand_does_not_go_round_a_policy(federation: Federation, nodes: Path, tmp_path: Path) -> None:
+    configure(nodes, "north", "maximum_calls: 1")
+    row = federation.run(config_of(nodes, "tamper"))
+    [north] = [one for one in federation.store.list_clients(row.session_id) if one.client_id == "north"]
+    folder = federation.home.root / str(north.data_path)
+    with pytest.raises(DispatchError, match="the node has a policy, which a call by hand does not keep"):
+        call_entry_point(Call(NOSY, "partial", tmp_path / "by hand", data_path=folder))
+
+
+def test_a_path_of_windows_in_a_configuration_is_said_to_be_one(federation: Federation, nodes: Path) -> None:
+    (nodes / "nodes" / "north.yaml").write_text(r"databases: {default: C:\Users\me\data.csv}")
+    with pytest.raises(DataError, match=r"database 'default' of north: C:\\Users\\me\\data.csv is a Windows path"):
+        federation.run(config_of(nodes, "tamper"))
+    data = {"databases": {"default": str(nodes / "{client_id}.csv")}}
+    row = federation.run(config_of(nodes, "tamper", **data))
+    assert result_of(federation.home, row)["north"]["n"] == 12
+
+
+def test_the_frame_of_a_central_function_is_without_hidden_columns(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "north", "forbidden_columns: [name]")
+    assert result_of(federation.home, federation.run(config_of(nodes, "own_columns"))) == ["age", "stage"]
 
 
 def test_calls_are_counted_over_sessions_and_failures(federation: Federation, nodes: Path) -> None:

@@ -22,6 +22,13 @@ def central(client: AlgorithmClient, method: str, arguments: dict, number: int):
 
 
 @data(1)
+@algorithm_client
+def own_columns(client: AlgorithmClient, df):
+    """A central function that looks at the data of its host."""
+    return list(df.columns)
+
+
+@data(1)
 def look_around(df, original: str):
     """What is found of the hidden column, by each way."""
     ways = {
