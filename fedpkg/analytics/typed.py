@@ -271,7 +271,7 @@ class Reader:
         return blob
 
     def count_labels(self, number: int) -> None:
-        """Note that a value has so many labels that are not in the bytes.
+        """Note that a value has ``number`` labels that are not in the bytes.
 
         Raises:
             ValueError: They would need much more memory than the bytes.

@@ -180,6 +180,13 @@ def _check_run(config: RunConfig, name: str, policy: Policy) -> None:
             f"the node {name} has a policy, and a mock runs the algorithm with the data of all nodes in one process",
             hint="run it as a session (fedpkg algorithm run), or without --node-config",
         )
+    if config.python_env != "current" and policy.allowed_algorithms is None:
+        raise ConfigError(
+            f"the node {name} has a policy, and python_env {config.python_env!r} lets the algorithm bring the "
+            "interpreter that keeps it",
+            hint="set python_env: current; or allow this algorithm by its digest or signer (allowed_algorithms)",
+            key="python_env",
+        )
     if policy.isolated and not config.isolate.enabled:
         raise ConfigError(
             f"the policy of {name} wants algorithms isolated, and this run does not isolate them",
