@@ -215,7 +215,11 @@ class Coordinated(Recorded):
         records = reply.records()
         about = records.data if isinstance(records.data, dict) else {}
         if "wants" in about:
-            return self._wanted(job, about["wants"], records)
+            try:
+                return self._wanted(job, about["wants"], records)
+            except (KeyError, TypeError, ValueError, AttributeError):  # the node can write anything
+                job.ended = (FAILED, None, "the reply wants tasks in a form that cannot be read")
+                return []
         try:
             job.ended = (COMPLETED, records.sets["task"]["result"].tobytes(), "")
         except (KeyError, AttributeError):
@@ -227,6 +231,8 @@ class Coordinated(Recorded):
         if job.depth >= DEEPEST:
             job.ended = (FAILED, None, f"tasks that create tasks are {DEEPEST} levels deep, the most that is allowed")
             return []
+        if not wants:
+            raise ValueError("it wants no task, and would be sent again for ever")
         found: list[_Job] = []
         for number, one in enumerate(wants):
             self._sent += 1
@@ -234,8 +240,9 @@ class Coordinated(Recorded):
                 job.ended = (FAILED, None, f"its tasks create more than {self._most_tasks} tasks (strategy.most_tasks)")
                 return []
             data = records.sets["inputs"][str(number)].tobytes()
-            ids = [each for each in one["organizations"] if each in self._clients]
-            given = (one["databases"], one["name"], job.task_id, len(ids), _method(data), job.depth + 1)
+            ids = list(dict.fromkeys(each for each in one["organizations"] if each in self._clients))
+            labels, name = [str(each) for each in one["databases"]], str(one["name"])
+            given = (labels, name, job.task_id, len(ids), _method(data), job.depth + 1)
             each = [_Job(data, place, *given) for place in ids]
             job.answers.append(each)
             found += each

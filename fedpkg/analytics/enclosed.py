@@ -176,7 +176,7 @@ def _refused(text: str, quiet: bool) -> NotAllowed:
 
 
 def _exactly(told: int, pid: int, size: int) -> bytearray:
-    """Read so many bytes. The pipe may stay open after the child's end, in a process that the algorithm has left."""
+    """Read ``size`` bytes. The pipe may stay open after the child's end, in a process that the algorithm has left."""
     found = bytearray()
     status: int | None = None
     while len(found) < size:

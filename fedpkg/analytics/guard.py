@@ -109,7 +109,7 @@ def _released(policy: Policy, node: Node, method: str, reply: Records) -> Record
     if "result" not in reply.sets.get("task", {}):
         raise AlgorithmFailed("its reply has no result")
     result = released_result(policy, node, method, reply.sets["task"]["result"].tobytes())
-    return Records({"task": {"result": np.frombuffer(result, np.uint8)}}, reply.data)
+    return Records({"task": {"result": np.frombuffer(result, np.uint8)}}, {})
 
 
 def _function(node: Node, name: str) -> Mapping[str, Any]:

@@ -456,6 +456,13 @@ def read_timezone(node: Node) -> Any:
         raise ValueError(f"there is no time zone {name!r:.60}") from error
 
 
+def _read_fraction(reader: Reader, node: Node) -> Any:
+    parts = reader.values(node)
+    if [type(one) for one in parts] != [int, int]:  # a text may have an exponent, which takes hours
+        raise ValueError("a fraction is no two integers")
+    return Fraction(*parts)
+
+
 # ---- values of NumPy and PyTorch
 
 
@@ -568,7 +575,7 @@ _READERS: dict[str, Callable[[Reader, Node], Any]] = {
     "date": lambda reader, node: datetime.date(*node),
     "timedelta": lambda reader, node: datetime.timedelta(*node),
     "decimal": lambda reader, node: Decimal(node),
-    "fraction": lambda reader, node: Fraction(*reader.values(node)),
+    "fraction": _read_fraction,
     "uuid": lambda reader, node: uuid.UUID(hex=node),
     "scalar": _read_scalar,
     "array": lambda reader, node: reader.array(node),

@@ -20,7 +20,7 @@ from urllib.parse import quote
 
 from fedpkg.analytics import databases as readers
 from fedpkg.analytics.central_program import DEFAULT
-from fedpkg.analytics.node import Database, Node, read_node, write_node
+from fedpkg.analytics.node import FILE, Database, Node, read_node, write_node
 from fedpkg.analytics.policy import NotAllowed, Policy, policy_of
 from fedpkg.compute_package.algorithm import RPC, read_algorithm
 from fedpkg.compute_package.signing import read_signatures, signature_path
@@ -329,9 +329,8 @@ def _put(database: Database, place: Path, name: str, policy: Policy) -> Database
     If the policy hides columns, it is a copy without them.
     """
     about, is_url = _about(database.label, name), readers.is_url(database.uri)
-    file = re.sub(r"[^A-Za-z0-9_.-]", "_", database.label)
     if policy.hides_columns_of(database.label):
-        file += Path(database.uri).suffix
+        file = _free(place, database.label, Path(database.uri).suffix)
         write_view(database, place / file, lambda column: policy.shows(database.label, column), about=about)
         return replace(database, uri=file)
     path = database.uri.removeprefix(_SQLITE)
@@ -339,12 +338,20 @@ def _put(database: Database, place: Path, name: str, policy: Policy) -> Database
         return database
     readers.check_path(path, about, is_folder=database.kind == "folder")
     source = Path(path)
-    file += source.suffix if source.is_file() else ""
+    file = _free(place, database.label, source.suffix if source.is_file() else "")
     if database.kind == "sql" and Path(f"{path}-wal").exists():
         _copy_sqlite(source, place / file)
     else:
         _link(source, place / file)
     return replace(database, uri=file)
+
+
+def _free(place: Path, label: str, suffix: str) -> str:
+    """A name for a database in a node's folder, which is neither that of another one nor of the node.json."""
+    file = re.sub(r"[^A-Za-z0-9_.-]", "_", label) + suffix
+    while (place / file).exists() or file == FILE:
+        file = f"_{file}"
+    return file
 
 
 def _copy_sqlite(source: Path, target: Path) -> None:

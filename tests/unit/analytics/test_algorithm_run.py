@@ -223,6 +223,22 @@ def test_databases_are_given_in_the_order_of_the_command_line(federation: Federa
     assert found["Hospital C"] == [None, 2, 3]
 
 
+def test_databases_of_any_labels_are_files_of_their_own_and_the_originals_stay(
+    federation: Federation, hospitals: Path
+) -> None:
+    (hospitals / "more").mkdir()
+    for letter in "ABC":
+        (hospitals / "more" / f"Hospital_{letter}.json").write_text("x\n1\n2\n")
+    places = {"node": "more/*.json", "a b": "data/*.csv", "a_b": "more/*.json"}
+    labels = {label: str(hospitals / place) for label, place in places.items()}
+    first = [
+        run(federation, hospitals, "both", databases={label: labels[label] for label in pair})
+        for pair in (("node", "a b"), ("a b", "a_b"))
+    ]
+    assert [one["Hospital C"][1:] for one in first] == [[2, 3], [3, 2]]
+    assert (hospitals / "more" / "Hospital_A.json").read_text() == "x\n1\n2\n"
+
+
 def test_a_run_yaml_runs_an_algorithm_isolated_unless_it_says_otherwise(
     federation: Federation, hospitals: Path
 ) -> None:

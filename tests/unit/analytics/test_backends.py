@@ -6,11 +6,13 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from backends import NAMES, backend_of, coordinated
 
-from fedpkg.analytics.backend import COMPLETED, PENDING, Backend
+from fedpkg.analytics.backend import COMPLETED, FAILED, PENDING, Backend
 from fedpkg.analytics.coordinated import _AT_ONCE
+from fedpkg.client.records import Records
 
 MODULE = """
 from fedpkg.analytics.v4.decorators import algorithm_client, data
@@ -145,6 +147,42 @@ def test_thousands_of_tasks_are_sent_in_messages_of_a_bounded_size(tmp_path: Pat
     tasks = [backend.create(TOTAL, [2]) for _ in range(_AT_ONCE + 1)]
     backend.run()
     assert sizes == [_AT_ONCE, 1] and results(backend, tasks[-1]) == [3]
+
+
+@pytest.mark.parametrize(
+    "wants",
+    [
+        [],
+        {},
+        5,
+        None,
+        [None],
+        [{}],
+        [{"organizations": [1], "name": "", "databases": [], "input": "not there"}],
+        [{"organizations": [[1]], "name": "", "databases": []}],
+        [{"organizations": 1, "name": "", "databases": []}],
+        [{"organizations": [1], "name": "", "databases": 5}],
+    ],
+)
+def test_a_reply_that_wants_nothing_that_can_be_run_is_a_failure_of_its_organization(
+    tmp_path: Path, module: str, wants: object
+) -> None:
+    backend, session = coordinated(tmp_path, module)
+    session.forged = {"South": Records({}, {"wants": wants})}
+    task = backend.create(TOTAL, [1, 2])
+    backend.run()
+    assert [one.status for one in backend.runs(task)] == [COMPLETED, FAILED]
+    assert session.lines == ["no result of South, task 1 (total): the reply wants tasks in a form that cannot be read"]
+
+
+def test_a_reply_cannot_want_one_organization_several_times_in_place_of_several(tmp_path: Path, module: str) -> None:
+    backend, session = coordinated(tmp_path, module)
+    wants = [{"organizations": [3, 3, 3], "name": [], "databases": [["default"]]}]
+    session.forged = {"South": Records({"inputs": {"0": np.frombuffer(TOTAL, np.uint8)}}, {"wants": wants})}
+    backend.create(TOTAL, [2])
+    backend.run()
+    [[west]] = [one.clients for one in session.asked[1]]
+    assert west == "West" and session.asked[1][0].payload.data["asked"] == 1  # type: ignore[union-attr]
 
 
 def test_what_failed_is_logged_with_its_organization(tmp_path: Path, module: str) -> None:

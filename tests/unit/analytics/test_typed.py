@@ -349,6 +349,8 @@ NINE = {"pandas.RangeIndex": [0, 9, 1, None]}
         ({"text": "zz"}, []),
         ({"decimal": "x"}, []),
         ({"fraction": [1, 0]}, []),
+        ({"fraction": ["1e9"]}, []),
+        ({"fraction": [1]}, []),
         ({"pandas.eval": "1"}, []),
         ({"pandas.missing": "read_pickle"}, []),
         ({"pandas.Index": [{"array": ["<f8", [1], "C", 0]}, None, "D"]}, [bytes(8)]),
