@@ -87,6 +87,15 @@ def test_an_isolated_algorithm_cannot_change_the_data_or_read_those_of_another_n
         assert readers == [], path
 
 
+def test_an_isolated_central_function_has_the_data_of_its_host_alone_and_cannot_change_them(
+    federation: Federation, hospitals: Path
+) -> None:
+    of_another = hospitals / "data" / "hospital-c.csv"
+    found = run(federation, hospitals, "spy", arguments=[f"path={of_another}"])
+    assert found[0] == 1 and set(found[1:]) <= {"FileNotFoundError", "PermissionError", "OSError"}
+    assert (hospitals / "data" / "hospital-b.csv").read_text() == "age,stage\n70,0\n"
+
+
 def test_an_algorithm_is_refused_where_it_cannot_be_isolated_unless_the_person_says_so(
     federation: Federation, hospitals: Path
 ) -> None:

@@ -1,3 +1,4 @@
+import os
 import time
 
 from fedpkg.analytics.v4.decorators import algorithm_client, data
@@ -85,3 +86,18 @@ def differs(client):
     """What depends on the process in which a partial function runs."""
     task = client.task.create(input_={"method": "process"}, organizations=_ids(client))
     return client.wait_for_results(task["id"])
+
+
+@data(1)
+@algorithm_client
+def spy(client, df, path: str):
+    """Tries to read a file of another node, and to change its own data."""
+    folder = os.environ["FEDN_DATA_PATH"]
+    found = [len(df)]
+    for name, mode in ((path, "r"), (os.path.join(folder, "default.csv"), "a")):
+        try:
+            with open(name, mode) as file:
+                found.append(file.write("1,1\n") if mode == "a" else file.read())
+        except OSError as error:
+            found.append(type(error).__name__)
+    return found
