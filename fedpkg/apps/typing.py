@@ -82,18 +82,25 @@ class EvaluateRes:
 
 def ndarrays_to_parameters(ndarrays: Sequence[NDArray]) -> Parameters:
     """The arrays as `Parameters`. Raises ValueError: an array holds objects."""
-    import numpy as np
-
-    tensors = []
-    for array in ndarrays:
-        file = io.BytesIO()
-        np.save(file, array, allow_pickle=False)
-        tensors.append(file.getvalue())
-    return Parameters(tensors)
+    return Parameters([ndarray_to_bytes(array) for array in ndarrays])
 
 
 def parameters_to_ndarrays(parameters: Parameters) -> NDArrays:
     """The arrays of `Parameters`."""
+    return [bytes_to_ndarray(tensor) for tensor in parameters.tensors]
+
+
+def ndarray_to_bytes(ndarray: NDArray) -> bytes:
+    """An array as the bytes of a ``.npy`` file. Raises ValueError: it holds objects."""
     import numpy as np
 
-    return [np.load(io.BytesIO(tensor), allow_pickle=False) for tensor in parameters.tensors]
+    file = io.BytesIO()
+    np.save(file, ndarray, allow_pickle=False)
+    return file.getvalue()
+
+
+def bytes_to_ndarray(tensor: bytes) -> NDArray:
+    """The array in the bytes of a ``.npy`` file."""
+    import numpy as np
+
+    return np.load(io.BytesIO(tensor), allow_pickle=False)

@@ -5,7 +5,7 @@ docs/how-to/message-apps-data.md describes it. It needs NumPy alone; Pillow, tor
 
 from fedpkg.apps.federated_data import partitioners
 from fedpkg.apps.federated_data.federated_dataset import FederatedDataset
-from fedpkg.apps.federated_data.preprocessors import Divider, Merger, divide_dataset
+from fedpkg.apps.federated_data.preprocessors import Divider, Merger, concatenate_divisions, divide_dataset
 from fedpkg.apps.federated_data.table import Dataset, DatasetDict, concatenate
 from fedpkg.errors import FederatedDataError
 
@@ -17,6 +17,7 @@ __all__ = [
     "FederatedDataset",
     "Merger",
     "concatenate",
+    "concatenate_divisions",
     "divide_dataset",
     "partitioners",
 ]

@@ -65,6 +65,17 @@ class Divider:
         return DatasetDict(found)
 
 
+def concatenate_divisions(partitioner: Any, partition_division: Any, division_id: int | str) -> Dataset:
+    """One part of each partition, joined in the order of the partitions, such as the test parts for the server.
+
+    Args:
+        partition_division: As ``division`` of `divide_dataset`, for each partition.
+        division_id: The position, or the name, of the part.
+    """
+    partitions = (partitioner.load_partition(number) for number in range(partitioner.num_partitions))
+    return concatenate(divide_dataset(one, partition_division)[division_id] for one in partitions)
+
+
 def divide_dataset(dataset: Dataset, division: Any) -> Any:
     """The parts of a dataset, in the order of its rows: a list or, for a mapping, a `DatasetDict`.
 

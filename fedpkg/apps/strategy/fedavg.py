@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from fedpkg.apps.message import Message, MessageType
 from fedpkg.apps.strategy.answers import Answer, LeftOut, error_of, opened, weighted
 from fedpkg.apps.strategy.base import Strategy, fraction, shown_metrics
 from fedpkg.apps.strategy.metrics import MetricsAggregation, aggregate_metricrecords
+from fedpkg.apps.strategy.parts import sampled
 from fedpkg.apps.strategy.stepping import Stepping
 from fedpkg.client.arrays import BITS
 from fedpkg.client.coordinator import Mean
@@ -325,10 +325,7 @@ class FedAvg(Strategy):
                 f"min_available_nodes={self.min_available_nodes}): run with --nodes {needed}, or set these parameters "
                 f"of {type(self).__name__} to at most {len(nodes)}"
             )
-        if size == len(nodes):
-            return nodes
-        chosen = set(random.sample(range(len(nodes)), size))
-        return [node for place, node in enumerate(nodes) if place in chosen]
+        return sampled(nodes, size)
 
     def _check_and_log_replies(
         self, replies: Iterable[Message], is_train: bool, validate: bool = True

@@ -18,6 +18,7 @@ from fedpkg.apps.strategy import fedavg, fedopt, fedprox, qfedavg, robust
 from fedpkg.apps.strategy.answers import array_record_of, weighted
 from fedpkg.apps.strategy.base import EvaluateFn, Result, exchanged, log_phase
 from fedpkg.apps.strategy.metrics import aggregate_metricrecords, metrics_of
+from fedpkg.apps.strategy.parts import aggregate_arrayrecords
 from fedpkg.apps.typing import (
     Code,
     EvaluateRes,
@@ -49,6 +50,10 @@ class ClientProxy:
     @property
     def cid(self) -> str:
         return str(self.node_id)
+
+
+class ClientManager:
+    """What chose the clients in the older form. It is a name for annotations: strategies get None in its place."""
 
 
 class Strategy:
@@ -365,3 +370,27 @@ class QFedAvg(_Older, qfedavg.QFedAvg):
 
     def __init__(self, *, q_param: float = 0.2, qffl_learning_rate: float = 0.1, **older: Any) -> None:
         super().__init__(client_learning_rate=qffl_learning_rate, q=q_param, **older)
+
+
+def aggregate(results: Iterable[tuple[Sequence[Any], float]]) -> list[Any]:
+    """The mean of lists of NumPy arrays, each with its number of examples, by the rules of `fedpkg.apps.strategy`.
+
+    Raises:
+        AggregationError: None of them can be used.
+    """
+    contents = [
+        RecordDict({"arrays": ArrayRecord(list(arrays)), "metrics": MetricRecord({"num-examples": number})})
+        for arrays, number in results
+    ]
+    return aggregate_arrayrecords(contents, "num-examples").to_numpy_ndarrays()
+
+
+def aggregate_inplace(results: Iterable[tuple[Any, FitRes]]) -> list[Any]:
+    """The mean of the parameters in results of clients."""
+    return aggregate((parameters_to_ndarrays(result.parameters), result.num_examples) for _, result in results)
+
+
+def weighted_loss_avg(results: Iterable[tuple[float, float]]) -> float:
+    """The mean of losses, each after its number of examples; that without examples is NaN."""
+    contents = [RecordDict({"metrics": MetricRecord({"n": number, LOSS: loss})}) for number, loss in results]
+    return float(aggregate_metricrecords(contents, "n").get(LOSS, float("nan")))

@@ -58,7 +58,10 @@ class Library:
             return ModuleSpec(name, self, is_package=True)  # type: ignore[arg-type]
         if name in self._reasons:
             raise ModuleNotFoundError("%s: %s" % (name, self._reasons[name]), name=name)
-        return None
+        outer, _, own = name.rpartition(".")
+        if own.startswith("__") or ((table := self.table_of(outer)) is None and outer != self._name):
+            return None
+        raise ModuleNotFoundError(self._about_missing(name, outer, list(table or ())), name=name)
 
     def create_module(self, spec: ModuleSpec) -> None:
         return None
@@ -88,13 +91,13 @@ class Library:
                 return importlib.import_module(whole)
             if name.startswith("__"):
                 raise AttributeError(name)
-            raise self._missing(whole, module.__name__, list(table))
+            raise ImportError(self._about_missing(whole, module.__name__, list(table)))
 
         return look_up
 
-    def _missing(self, name: str, home: str, there: list[str]) -> ImportError:
-        """The error for a name that does not exist here."""
+    def _about_missing(self, name: str, home: str, there: list[str]) -> str:
+        """About a name or a module that does not exist here."""
         reason = self._reasons.get(name, "fedpkg has no such name")
         inner = [one[len(home) + 1 :] for one in self._modules if one.startswith(home + ".")]
         known = sorted({*there, *(one for one in inner if "." not in one)})
-        return ImportError("%s: %s. %s has: %s" % (name, reason, home, ", ".join(known) or "nothing"))
+        return "%s: %s. %s has: %s" % (name, reason, home, ", ".join(known) or "nothing")

@@ -17,12 +17,13 @@ from fedpkg.apps.federated_data import (
     FederatedDataset,
     Merger,
     concatenate,
+    concatenate_divisions,
     divide_dataset,
 )
 from fedpkg.apps.federated_data import columns as columns_module
 from fedpkg.apps.federated_data.columns import Array, ClassLabel, Column, Image, Value
 from fedpkg.apps.federated_data.metrics import compute_counts, compute_frequencies
-from fedpkg.apps.federated_data.partitioners import DirichletPartitioner, IidPartitioner
+from fedpkg.apps.federated_data.partitioners import DirichletPartitioner, IidPartitioner, SizePartitioner
 
 PIXELS = np.random.default_rng(0).integers(0, 255, (12, 3, 5, 7), dtype=np.uint8)
 LABELS = np.arange(12) % 3
@@ -241,6 +242,11 @@ def test_joined_and_divided_splits() -> None:
     assert several.num_rows == {"a": 3, "b": 2, "c": 2}
     assert [len(part) for part in divide_dataset(numbers(), [0.5, 0.2])] == [5, 2]
     assert divide_dataset(numbers(), {"a": 0.5, "b": 0.5})["b"]["y"] == [5, 6, 7, 8, 9]
+    partitioner = SizePartitioner([6, 4])
+    partitioner.dataset = numbers()
+    six, four = (partitioner.load_partition(number)["y"] for number in range(2))
+    assert concatenate_divisions(partitioner, [0.5, 0.5], 1)["y"] == [*six[3:], *four[2:]]
+    assert concatenate_divisions(partitioner, {"train": 0.5, "test": 0.5}, "train")["y"] == [*six[:3], *four[:2]]
     for wrong, message in (([0.8, 0.3], "add up to more than 1"), ([8, 3], "are 11 rows"), ([], "are no fractions")):
         with pytest.raises(FederatedDataError, match=message):
             divide_dataset(numbers(), wrong)

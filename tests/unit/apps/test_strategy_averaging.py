@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 from federation import Federation
@@ -19,8 +20,9 @@ from fedpkg.apps.strategy import averaging
 from fedpkg.client.records import load_records, save_records
 from fedpkg.config import dump_config
 from fedpkg.dispatch.site import Job
+from fedpkg.errors import SessionFailed
 from fedpkg.session import executors
-from tests.unit.apps.test_server_app import DRIVE, config_of, outcome_of
+from tests.unit.apps.test_server_app import DRIVE, OneIsSilent, config_of, outcome_of
 
 APP = (
     IMPORTS
@@ -175,6 +177,31 @@ def test_an_app_without_the_replies_goes_on_to_the_same_bits_after_a_kill(
     assert {path.name for path in marks.iterdir()} == set(places)
     assert len(calls) == 6
     assert outcome_of(federation, killed.session_id) == outcome_of(federation, whole.session_id)
+
+
+def test_a_session_that_was_resumed_can_be_replayed(
+    federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, calls: list[averaging.Averaged]
+) -> None:
+    """A late reply is left out by the clock alone: the replay leaves it out because it did not count."""
+    executor = OneIsSilent()
+    executor.silent = "client-2"
+    monkeypatch.setattr(executors, "make_executor", executor.make)
+    mended = app("FedAvg", settings="fraction_evaluate=0").replace("num_rounds=3", "num_rounds=3, timeout=0.2")
+    broken = mended.replace('die(f"evaluated-{server_round}")', "assert server_round < 2, 'broken'")
+    with pytest.raises(SessionFailed, match="broken"):
+        federation.run(config_of(federation, tmp_path, broken))
+    [failed] = federation.store.list_sessions()
+    config = config_of(federation, tmp_path, mended.replace('die(f"evaluated-{server_round}")', "pass"))
+    resumed = federation.resume(failed.session_id)
+    rounds = federation.store.list_rounds(resumed.session_id)
+    assert [(row.num_ok, row.num_failed) for row in rounds] == [(3, 1)] * 3
+
+    executor.silent = None
+    replayed = federation.run(msgspec.structs.replace(config, replay=resumed.session_id))
+    assert federation.digests(replayed.session_id) == federation.digests(resumed.session_id)
+    other = federation.run(config)
+    assert federation.digests(other.session_id) != federation.digests(resumed.session_id)
+    assert [len(one.contents) for one in calls[-6:]] == [3, 3, 3, 4, 4, 4]
 
 
 def test_arrays_of_replies_are_not_kept_for_the_app(federation: Federation, tmp_path: Path, at_once: Spoiling) -> None:

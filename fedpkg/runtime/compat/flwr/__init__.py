@@ -45,9 +45,12 @@ _VALUES = dict.fromkeys(
     ),
     "fedpkg.apps.typing",
 )
-_PARAMETERS = dict.fromkeys(("ndarrays_to_parameters", "parameters_to_ndarrays"), "fedpkg.apps.typing")
-_LOG = dict.fromkeys(("log", "logger"), "fedpkg.apps.log")
+_PARAMETERS = dict.fromkeys(
+    ("bytes_to_ndarray", "ndarray_to_bytes", "ndarrays_to_parameters", "parameters_to_ndarrays"), "fedpkg.apps.typing"
+)
+_LOG = {"FLOWER_LOGGER": "fedpkg.apps.log:logger", **dict.fromkeys(("log", "logger"), "fedpkg.apps.log")}
 _CONFIG = dict.fromkeys(("flatten_dict", "unflatten_dict"), "fedpkg.apps.config")
+_CALLABLES = dict.fromkeys(("ClientAppCallable", "Mod"), "fedpkg.apps.typing")
 _CLIENT_APP = {"ClientApp": "fedpkg.apps.client_app"}
 _CLIENT_ERRORS = dict.fromkeys(("ClientAppException", "LoadClientAppError"), "fedpkg.apps.client_app")
 _MODS = dict.fromkeys(
@@ -65,6 +68,7 @@ _STRATEGIES = dict.fromkeys(
             "FedAvg",
             "FedAvgM",
             "FedMedian",
+            "FedOpt",
             "FedProx",
             "FedTrimmedAvg",
             "FedXgbBagging",
@@ -89,17 +93,27 @@ _SERVER = {
     "Driver": "fedpkg.apps.grid:Grid",
     **dict.fromkeys(("ServerAppComponents", "ServerConfig"), "fedpkg.apps.server_app"),
 }
+_MANAGERS = dict.fromkeys(("ClientManager", "SimpleClientManager"), "fedpkg.apps.strategy.older:ClientManager")
 
 MODULES: dict[str, dict[str, str]] = {
     "flwr.app": {**_APP, **_VALUES},
     "flwr.app.exception": {"AppExitException": "fedpkg.apps.errors"},
     "flwr.client": {**_CLIENT_APP, **dict.fromkeys(("Client", "NumPyClient"), "fedpkg.apps.numpy_client")},
-    "flwr.client.mod": {**_MODS, **_SECURE_MODS},
+    "flwr.client.mod": {**_MODS, **_SECURE_MODS, "parameters_size_mod": "fedpkg.apps.mods:arrays_size_mod"},
+    "flwr.client.typing": _CALLABLES,
     "flwr.clientapp": {**_CLIENT_APP},
     "flwr.clientapp.exception": _CLIENT_ERRORS,
     "flwr.clientapp.mod": _MODS,
-    "flwr.clientapp.typing": {"ClientAppCallable": "fedpkg.apps.typing", "Mod": "fedpkg.apps.typing"},
-    "flwr.common": {**_APP, **_FORMER_RECORDS, **_TYPES, **_PARAMETERS, **_VALUES, "log": "fedpkg.apps.log"},
+    "flwr.clientapp.typing": _CALLABLES,
+    "flwr.common": {
+        **_APP,
+        **_FORMER_RECORDS,
+        **_TYPES,
+        **_PARAMETERS,
+        **_VALUES,
+        "array_from_numpy": "fedpkg.records:Array",
+        "log": "fedpkg.apps.log",
+    },
     "flwr.common.config": _CONFIG,
     "flwr.common.constant": {"ErrorCode": "fedpkg.apps.message", "MessageType": "fedpkg.apps.message"},
     "flwr.common.logger": _LOG,
@@ -107,19 +121,34 @@ MODULES: dict[str, dict[str, str]] = {
     "flwr.common.parameter": {**_PARAMETERS, "Parameters": "fedpkg.apps.typing"},
     "flwr.common.record": {**_RECORDS, **_FORMER_RECORDS},
     "flwr.common.typing": _TYPES,
-    "flwr.server": _SERVER,
+    "flwr.server": {**_SERVER, **_MANAGERS},
+    "flwr.server.client_manager": _MANAGERS,
     "flwr.server.client_proxy": {"ClientProxy": "fedpkg.apps.strategy.older"},
     "flwr.server.strategy": _OLDER_STRATEGIES,
+    "flwr.server.strategy.aggregate": dict.fromkeys(
+        ("aggregate", "aggregate_inplace", "weighted_loss_avg"), "fedpkg.apps.strategy.older"
+    ),
     "flwr.serverapp": _SERVER_APP,
     "flwr.serverapp.exception": dict.fromkeys(
         ("AggregationError", "AppExitException", "InconsistentMessageReplies"), "fedpkg.apps.errors"
     ),
     "flwr.serverapp.strategy": _STRATEGIES,
-    "flwr.serverapp.strategy.strategy_utils": {"aggregate_metricrecords": "fedpkg.apps.strategy"},
+    "flwr.serverapp.strategy.strategy_utils": {
+        **dict.fromkeys(
+            (
+                *("aggregate_arrayrecords", "config_to_str", "log_strategy_start_info", "sample_nodes"),
+                "validate_message_reply_consistency",
+            ),
+            "fedpkg.apps.strategy.parts",
+        ),
+        "aggregate_metricrecords": "fedpkg.apps.strategy",
+    },
     "flwr.simulation": {},
 }
 
 _RUN = "an app is run by `fedpkg run APPDIR`, or from Python by fedpkg.run"
+_SERIALISED = "it is of the methods of Client, which take serialised parameters; derive the client from NumPyClient"
+_NO_SERVER = "write a ServerApp with @app.main(), or with server_fn"
 _ACCOUNT = (
     "each DifferentialPrivacy… strategy keeps the account itself: with fedpkg[dp], each round shows the epsilon at "
     "delta=, which is also strategy.epsilon"
@@ -130,6 +159,16 @@ REASONS = {
     "flwr.server.start_server": _RUN,
     "flwr.simulation.run_simulation": _RUN,
     "flwr.simulation.start_simulation": _RUN,
+    **{
+        f"flwr.common{module}.Get{what}": _SERIALISED
+        for module in ("", ".typing")
+        for what in ("ParametersIns", "ParametersRes", "PropertiesIns", "PropertiesRes")
+    },
+    **dict.fromkeys(("flwr.server.Server", "flwr.server.server", "flwr.server.compat"), _NO_SERVER),
+    **dict.fromkeys(
+        ("flwr.server.History", "flwr.server.history"),
+        "Result of a strategy has the metrics, and the session shows them",
+    ),
     "flwr.server.LegacyContext": "its workflows are not supported; write a ServerApp with @app.main()",
     **dict.fromkeys(
         (

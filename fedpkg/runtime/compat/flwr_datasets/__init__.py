@@ -31,7 +31,9 @@ MODULES: dict[str, dict[str, str]] = {
     "flwr_datasets.partitioner": _PARTITIONERS,
     "flwr_datasets.preprocessor": _PREPROCESSORS,
     "flwr_datasets.resplitter": _PREPROCESSORS,
-    "flwr_datasets.utils": {"divide_dataset": "fedpkg.apps.federated_data.preprocessors"},
+    "flwr_datasets.utils": dict.fromkeys(
+        ("concatenate_divisions", "divide_dataset"), "fedpkg.apps.federated_data.preprocessors"
+    ),
     "flwr_datasets.visualization": {},
 }
 
