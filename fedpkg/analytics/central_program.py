@@ -61,7 +61,11 @@ def main(module: str) -> None:
     sys.path.insert(0, os.getcwd())
     backend = _mock(module, nodes, everyone, labels) if asked["in_process"] else session
     _never_wait(backend)
-    _log_warnings(session)
+    is_quiet = not nodes[0].shares_logs
+    if is_quiet:
+        _drop_output()
+    else:
+        _log_warnings(session)
     try:
         result = _call(module, backend, nodes[0], asked)
     except SessionEnded:
@@ -70,12 +74,15 @@ def main(module: str) -> None:
         session.fail(f"not_allowed: {nodes[0].organization}, {asked['method']}: {error}{_failures(backend)}")
         sys.exit(1)
     except SystemExit as end:
-        session.fail(f"{asked['method']} ended its process with exit code {end.code!r:.80}{_failures(backend)}")
+        code = "" if is_quiet else f" with exit code {end.code!r:.80}"
+        session.fail(f"{asked['method']} ended its process{code}{_failures(backend)}")
         raise
     except BaseException as error:
         text = calling.traceback_of(error)
         print(text, file=sys.stderr, flush=True)
         last = "".join(text.splitlines(keepends=True)[-_LAST_LINES:])
+        if is_quiet:
+            last = f"{type(error).__name__}; {nodes[0].organization} does not share its text (share_algorithm_logs)"
         session.fail(f"{asked['method']} raised an exception{_failures(backend)}\n{last}")
         sys.exit(1)
     word, content = serialise.split(result, what="the result") if asked["era"] == eras.OLD else ("json", result)
@@ -165,6 +172,14 @@ def _never_wait(backend: Recorded) -> None:
     time.sleep = sleep  # type: ignore[assignment]
 
 
+def _drop_output() -> None:
+    """Nothing that the algorithm prints is kept from here on."""
+    nothing = os.open(os.devnull, os.O_WRONLY)
+    for fd in (1, 2):
+        os.dup2(nothing, fd)
+    os.close(nothing)
+
+
 def _log_warnings(session: Coordinated) -> None:
     """Put warnings for the algorithm's users, such as of NaN in JSON, into the session's log, too."""
     really = warnings.showwarning
@@ -212,6 +227,8 @@ def _preview(result: bytes, asked: Mapping[str, Any]) -> str:
     if asked["era"] != eras.OLD:
         text = result[: 4 * _PREVIEW].decode(errors="replace")
     else:
-        value = eras.read_result(eras.OLD, result, what="a result", allow_pickle=asked["allow_pickle"])
-        text = repr(value)
+        try:
+            text = repr(eras.read_result(eras.OLD, result, what="it", allow_pickle=asked["allow_pickle"]))
+        except Exception as error:  # the central function has not read it, and its objects can raise anything
+            text = f"{error}"
     return text if len(text) <= _PREVIEW else f"{text[:_PREVIEW]}…"

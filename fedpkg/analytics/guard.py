@@ -18,8 +18,6 @@ from fedpkg.analytics.node import Node
 from fedpkg.analytics.policy import Algorithm, NotAllowed, Policy, policy_of
 from fedpkg.client.records import Records
 
-PARTIAL = "partial"
-
 
 def is_guarded(node: Node) -> bool:
     """Whether the node has a policy to keep, or keeps what algorithms print to itself."""
@@ -51,11 +49,22 @@ def answered(
     check_call(policy, node, asked, number=about.get("asked", 1))
     for label in about["databases"]:
         if label in node.withheld or (policy.minimum_rows_of(label) is not None and label in node.databases):
-            frames(label, **eras.database_options(input_, node.databases.get(label)))
+            _read(frames, node, label, eras.database_options(input_, node.databases.get(label)))
     data = run_enclosed(
         lambda: _packed(answer(frames)), max_bytes=max_bytes, quiet=not node.shares_logs, show=calling.traceback_of
     )
     return _released(policy, node, asked.method, _unpacked(data))
+
+
+def _read(frames: Frames, node: Node, label: str, options: Mapping[str, Any]) -> None:
+    try:
+        frames(label, **options)
+    except NotAllowed:
+        raise
+    except Exception as error:
+        if node.shares_logs:
+            raise
+        raise AlgorithmFailed(f"database {label!r} cannot be read: {type(error).__name__}") from None
 
 
 def asked_of(input_: bytes) -> calling.Input:
@@ -73,16 +82,16 @@ def check_call(policy: Policy, node: Node, asked: calling.Input, *, number: int 
     """Raises NotAllowed: the policy does not allow this call.
 
     Args:
-        number: Of organisations that the same is asked of.
+        number: Of organisations that the same is asked of; None: the session calls its central function at the host.
+            A task may call a function that takes a client, too: that does not exempt it from this rule.
     """
     known = node.algorithm
     policy.check_algorithm(
         Algorithm(str(known.get("name", "")), str(known.get("digest", "")), tuple(known.get("signers", ())))
     )
     policy.check_function(asked.method, asked.args, asked.kwargs)
-    is_partial = _function(node, asked.method).get("kind", PARTIAL) == PARTIAL
     initiator = tuple(node.initiator) or ("an unknown organization",)
-    policy.check_organizations(asked.method, initiator=initiator, number=number if is_partial else None)
+    policy.check_organizations(asked.method, initiator=initiator, number=number)
 
 
 def released_result(policy: Policy, node: Node, method: str, result: bytes) -> bytes:

@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 from backends import NAMES, backend_of, coordinated
 
+from fedpkg.analytics import central_program
 from fedpkg.analytics.backend import COMPLETED, FAILED, PENDING, Backend
 from fedpkg.analytics.coordinated import _AT_ONCE
+from fedpkg.analytics.eras import OLD
 from fedpkg.client.records import Records
 
 MODULE = """
@@ -183,6 +185,15 @@ def test_a_reply_cannot_want_one_organization_several_times_in_place_of_several(
     backend.run()
     [[west]] = [one.clients for one in session.asked[1]]
     assert west == "West" and session.asked[1][0].payload.data["asked"] == 1  # type: ignore[union-attr]
+
+
+def test_a_result_that_the_central_function_has_not_read_may_be_damaged(tmp_path: Path, module: str) -> None:
+    backend, session = coordinated(tmp_path, module)
+    session.forged = {"South": Records({"task": {"result": np.frombuffer(b"typed.\1damaged", np.uint8)}}, {})}
+    backend.create(TOTAL, [2])
+    backend.run()
+    [told] = central_program._sent(backend, {"era": OLD, "allow_pickle": False})
+    assert (told["bytes"], told["preview"][:14]) == (14, "it: it is dama")
 
 
 def test_what_failed_is_logged_with_its_organization(tmp_path: Path, module: str) -> None:

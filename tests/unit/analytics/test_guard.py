@@ -12,11 +12,13 @@ import numpy as np
 import pytest
 
 from fedpkg.analytics import serialise
+from fedpkg.analytics.enclosed import AlgorithmFailed
 from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.guard import answered, asked_of, released_result
 from fedpkg.analytics.node import Database, Node
 from fedpkg.analytics.policy import NotAllowed, policy_of
 from fedpkg.client.records import Records
+from fedpkg.errors import DataError
 
 
 def node_of(policy: dict[str, Any], *databases: Database, **more: Any) -> Node:
@@ -57,6 +59,7 @@ def test_a_call_that_breaks_a_rule_is_refused_before_the_function_is_called() ->
     assert refusal(node_of({"allowed_functions": {"partial": {"arguments": ["x"]}}}), y=1).endswith("arguments")
     assert refusal(node_of({"allowed_organizations": ["North"]})) == "allowed_organizations"
     assert refusal(node_of({"minimum_organizations": 3}), asked=2) == "minimum_organizations"
+    assert refusal(node_of({"minimum_organizations": 3}), "central", asked=2) == "minimum_organizations"
     assert refusal(node_of({}, withheld={"a": "minimum_rows"})) == "minimum_rows"
 
 
@@ -91,6 +94,16 @@ def test_rows_are_counted_after_the_query_and_the_preprocessing(patients: Path) 
     assert refusal(node_of(policy, database(query="SELECT * FROM patients WHERE age < 45"))) == "minimum_rows"
     step = {"function": "filter_range", "parameters": {"column": "age", "max_": 45}}
     assert refusal(node_of(policy, database(query="SELECT * FROM patients", preprocessing=[step]))) == "minimum_rows"
+
+
+def test_a_quiet_node_does_not_tell_why_a_database_cannot_be_read(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text("x\n1\n2,Patient 7\n")
+    database = Database("a", str(tmp_path / "a.csv"))
+    given = Records({"task": {"input": np.frombuffer(b'{"method": "partial"}', np.uint8)}}, {"databases": ["a"]})
+    with pytest.raises(AlgorithmFailed, match=r"^database 'a' cannot be read: DataError$"):
+        answered(given, node_of({"minimum_rows": 1}, database, shares_logs=False), None, lambda _: given)
+    with pytest.raises(DataError, match="line 3"):
+        answered(given, node_of({"minimum_rows": 1}, database), None, lambda _: given)
 
 
 def test_a_query_of_a_task_must_be_allowed_where_rows_are_counted(patients: Path) -> None:

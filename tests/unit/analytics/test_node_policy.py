@@ -221,6 +221,18 @@ def test_a_quiet_node_tells_neither_output_nor_texts_of_exceptions(federation: F
     assert len(logs) == 2 and not any("patient" in log for log in logs)
 
 
+def test_a_quiet_host_tells_neither_output_nor_texts_of_its_central_function(
+    federation: Federation, nodes: Path
+) -> None:
+    configure(nodes, "north", "", "share_algorithm_logs: false")
+    with pytest.raises(
+        SessionFailed, match="own_failure raised an exception\nValueError; north does not share its text"
+    ):
+        federation.run(config_of(nodes, "own_failure"))
+    told = [path.read_bytes() for path in (federation.home.root / "sessions").rglob("*.log")]
+    assert told and not any(b"first patient is" in one for one in told)
+
+
 def test_a_policy_limits_the_time_of_its_node(federation: Federation, nodes: Path) -> None:
     configure(nodes, "north", "wall_time_s: 3")
     assert call(federation, nodes, "never_ends", number=1)["statuses"] == ["killed by user"]

@@ -29,6 +29,14 @@ def own_columns(client: AlgorithmClient, df):
 
 
 @data(1)
+@algorithm_client
+def own_failure(client: AlgorithmClient, df):
+    """A central function that prints and raises data of its host."""
+    print(f"the first patient is {df['name'][0]}")
+    raise ValueError(f"the first patient is {df['name'][0]}")
+
+
+@data(1)
 def look_around(df, original: str):
     """What is found of the hidden column, by each way."""
     ways = {
