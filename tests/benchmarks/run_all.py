@@ -28,6 +28,7 @@ BENCHMARKS = [
     ["workloads.py", "w1", "w2", "w3"],
     ["workloads.py", "w1", "--executor", "resident"],
     ["message_apps.py", "w1", "w2", "w3", "ping"],
+    ["algorithms.py"],
     ["sweep.py"],
     ["controller_cost.py"],
     ["tracking.py"],
@@ -48,6 +49,7 @@ QUICK = [
     ["aggregators.py", "--repeat", "1", "--clients", "8", "--elements", "1000000"],
     ["workloads.py", "w1", "--repeat", "1"],
     ["message_apps.py", "w1", "--repeat", "1", "--no-memory"],
+    ["algorithms.py", "--repeat", "1", "--nodes", "5"],
     ["sweep.py", "--points", "2"],
     ["controller_cost.py", "--repeat", "1", "--clients", "32", "--rounds", "2"],
 ]
