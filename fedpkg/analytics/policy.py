@@ -169,10 +169,6 @@ class Policy:
 
     # ---------------------------------------------------------------- data
 
-    @property
-    def hides_columns(self) -> bool:
-        return bool(self.allowed_columns or self.forbidden_columns)
-
     def hides_columns_of(self, label: str) -> bool:
         return any(_of(rule, label) is not None for rule in (self.allowed_columns, self.forbidden_columns))
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fedpkg.analytics import serialise, tokens
+from fedpkg.analytics.answers import NO_VPN, Task, requested
 from fedpkg.analytics.backend import COMPLETED, Backend, Run
 from fedpkg.analytics.current import current
 from fedpkg.analytics.errors import ClientError, CollectResultsError, SubtakCreationError
@@ -21,10 +22,6 @@ from fedpkg.analytics.legacy import answers
 
 C = TypeVar("C", bound="ContainerClient")
 _MOST_LOOKS = 100_000
-_NO_VPN = (
-    "functions cannot reach each other over a network: there is no VPN. Let the central function create a task for "
-    "each exchange"
-)
 
 
 class ContainerClient:
@@ -142,10 +139,10 @@ class ContainerClient:
         return [answers.organization(one) for one in self._backend.organizations()]
 
     def get_algorithm_addresses(self, task_id: int) -> Any:
-        raise NotImplementedError(_NO_VPN)
+        raise NotImplementedError(NO_VPN)
 
     def get_algorithm_address_by_label(self, task_id: int, label: str) -> Any:
-        raise NotImplementedError(_NO_VPN)
+        raise NotImplementedError(NO_VPN)
 
     def request(
         self,
@@ -160,17 +157,14 @@ class ContainerClient:
         Raises:
             NotImplementedError: Any other path.
         """
-        verb, path = method.lower(), endpoint.strip("/").removeprefix("api/")
-        if verb == "post" and path == "task":
-            return self._posted(json or {})
-        found = self._got(path, dict(params or {})) if verb == "get" else None
-        if found is None:
-            raise NotImplementedError(
-                f"{verb.upper()} {endpoint}: there is no server, and this request has no answer here. There are: POST "
-                "task, and GET of task/ID, task/ID/result, organization, organization/ID, collaboration/ID, "
-                "collaboration/ID/organization and node/ID"
-            )
-        return found
+        return requested(
+            endpoint,
+            method,
+            posted=lambda: self._posted(json or {}),
+            got=lambda path: self._got(path, dict(params or {})),
+            there="task/ID, task/ID/result, organization, organization/ID, collaboration/ID, "
+            "collaboration/ID/organization and node/ID",
+        )
 
     def _got(self, path: str, params: Mapping[str, Any]) -> Any:
         """The answer to a GET; None: there is none to such a path."""
@@ -229,7 +223,7 @@ class ContainerClient:
             description=description or f"task from container on node_id={self.host_node_id}",
             databases=databases,
         )
-        return answers.Task(answers.task(self._backend, task_id), lambda: self._looked_at(task_id))
+        return Task(answers.task(self._backend, task_id), lambda: self._looked_at(task_id))
 
     def _asked(self, method: str, ids: Iterable[int] | None) -> list[int]:
         if ids is None:
@@ -363,7 +357,7 @@ class AlgorithmClient(ContainerClient):
         """Addresses of other functions: there are none, and every call says so."""
 
         def get_addresses(self, *args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError(_NO_VPN)
+            raise NotImplementedError(NO_VPN)
 
         get_parent_address = get_child_addresses = get_addresses
 

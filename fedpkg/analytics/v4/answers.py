@@ -3,43 +3,20 @@
 from __future__ import annotations
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
-from datetime import datetime, timezone
+from collections.abc import Sequence
 from typing import Any
 
+from fedpkg.analytics import answers
+from fedpkg.analytics.answers import link, time
 from fedpkg.analytics.backend import ACTIVE, COMPLETED, FAILED, PENDING, Backend, Organization, Run
 
-_LIVE = ("status", "complete")  # of a task: what changes while it runs
 _OPEN = (PENDING, "initializing", ACTIVE)
-
-
-class Task(dict):  # type: ignore[type-arg]
-    """A task as a dict. A look at its status runs it, so that a loop which waits for it ends."""
-
-    def __init__(self, content: Mapping[str, Any], look: Callable[[], Mapping[str, Any]]) -> None:
-        super().__init__(content)
-        self._look: Callable[[], Mapping[str, Any]] | None = look
-
-    def __getitem__(self, key: str) -> Any:
-        if key in _LIVE and self._look is not None:
-            look, self._look = self._look, None
-            self.update(look())
-        return super().__getitem__(key)
-
-    def get(self, key: str, default: Any = None) -> Any:
-        return self[key] if key in self else default  # noqa: SIM401 - which would be this function
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return dict, (dict(self),)
 
 
 def organization(one: Organization) -> dict[str, Any]:
     id_ = one.organization_id
-    fields = ("domain", "address1", "address2", "zipcode", "country", "public_key")
     return {
-        **{name: one.attributes.get(name, "") for name in fields},
-        "id": id_,
-        "name": one.name,
+        **answers.organization(one),
         "collaborations": f"/api/collaboration?organization_id={id_}",
         "users": f"/api/user?organization_id={id_}",
         "tasks": f"/api/task?init_org_id={id_}",
@@ -74,11 +51,11 @@ def task(backend: Backend, task_id: int) -> dict[str, Any]:
         "databases": [{"label": label} for label in about["databases"] or ()],
         "description": about["description"],
         "image": backend.image,
-        "created_at": _time(about.get("created_at")),
-        "init_user": _link("user", 1),
-        "init_org": _link("organization", backend.organization_id),
-        "parent": _link("task", parent) if parent else None,
-        "collaboration": _link("collaboration", backend.collaboration_id),
+        "created_at": time(about.get("created_at")),
+        "init_user": link("user", 1),
+        "init_org": link("organization", backend.organization_id),
+        "parent": link("task", parent) if parent else None,
+        "collaboration": link("collaboration", backend.collaboration_id),
         "job_id": 1,
         "children": f"/api/task?parent_id={task_id}",
     }
@@ -94,7 +71,7 @@ def status(runs: Sequence[Run]) -> str:
 
 def run(backend: Backend, one: Run, *, input_: bytes | None = None) -> dict[str, Any]:
     has_ended = one.status not in _OPEN
-    created = _time(backend.about(one.task_id).get("created_at"))
+    created = time(backend.about(one.task_id).get("created_at"))
     return {
         "id": one.run_id,
         "status": one.status,
@@ -105,10 +82,10 @@ def run(backend: Backend, one: Run, *, input_: bytes | None = None) -> dict[str,
         "finished_at": created if has_ended else None,
         "ports": [],
         "blob_storage_used": False,
-        "results": _link("result", one.run_id),
+        "results": link("result", one.run_id),
         "node": {"id": one.organization_id, "ip": None, "name": f"node-{one.organization_id}", "status": "online"},
-        "organization": _link("organization", one.organization_id),
-        "task": _link("task", one.task_id),
+        "organization": link("organization", one.organization_id),
+        "task": link("task", one.task_id),
     }
 
 
@@ -117,14 +94,6 @@ def result(one: Run) -> dict[str, Any]:
         "id": one.run_id,
         "result": "" if one.result is None else base64.b64encode(one.result).decode(),
         "blob_storage_used": False,
-        "run": _link("run", one.run_id),
-        "task": _link("task", one.task_id),
+        "run": link("run", one.run_id),
+        "task": link("task", one.task_id),
     }
-
-
-def _link(kind: str, id_: int) -> dict[str, Any]:
-    return {"id": id_, "link": f"/api/{kind}/{id_}", "methods": ["GET"]}
-
-
-def _time(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, timezone.utc).isoformat()

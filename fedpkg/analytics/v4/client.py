@@ -13,16 +13,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedpkg.analytics import serialise, tokens
+from fedpkg.analytics.answers import NO_VPN, Task, last_line, requested
 from fedpkg.analytics.backend import Backend, Run
 from fedpkg.analytics.current import current
 from fedpkg.analytics.errors import ClientError, CollectResultsError, SubtakCreationError
 from fedpkg.analytics.log import warn
 from fedpkg.analytics.v4 import answers
-
-_NO_VPN = (
-    "functions cannot reach each other over a network: there is no VPN. Let the central function create a subtask "
-    "for each exchange"
-)
 
 
 class Results(list):  # type: ignore[type-arg]
@@ -77,16 +73,13 @@ class Client:
         Raises:
             NotImplementedError: Any other path.
         """
-        verb, path = method.lower(), endpoint.strip("/").removeprefix("api/")
-        if verb == "post" and path == "task":
-            return self._posted(json or {})
-        answer = self._got(path, dict(params or {})) if verb == "get" else None
-        if answer is None:
-            raise NotImplementedError(
-                f"{verb.upper()} {endpoint}: there is no server, and this request has no answer here; there are: POST "
-                "task, and GET of task, run, result, organization and collaboration"
-            )
-        return answer
+        return requested(
+            endpoint,
+            method,
+            posted=lambda: self._posted(json or {}),
+            got=lambda path: self._got(path, dict(params or {})),
+            there="task, run, result, organization and collaboration",
+        )
 
     def _got(self, path: str, params: Mapping[str, Any]) -> Any:
         """The answer to a GET; None: there is none to such a path."""
@@ -134,7 +127,7 @@ class Client:
         )
         self._inputs[task_id] = input_
         self._task_of.update((one.run_id, task_id) for one in backend.runs(task_id))
-        return answers.Task(answers.task(backend, task_id), lambda: self._ended(task_id))
+        return Task(answers.task(backend, task_id), lambda: self._ended(task_id))
 
     def _ended(self, task_id: int) -> dict[str, Any]:
         """A task after it has run."""
@@ -251,8 +244,7 @@ class Client:
             failed = {one.organization_id: one for one in runs if one.result is None}
             if failed:
                 names = "; ".join(
-                    f"{parent._name_of(id_)} (id {id_}): {one.status}: {_last_line(one.log)}"
-                    for id_, one in failed.items()
+                    f"{parent._name_of(id_)} (id {id_}): {one.status}: {last_line(one)}" for id_, one in failed.items()
                 )
                 warn(f"task {task_id}: {len(failed)} of {len(runs)} organisations have no result: {names}")
             return Results([_value(one) for one in runs if one.result is not None], failed)
@@ -285,7 +277,7 @@ class Client:
         """Addresses of other functions: there are none, and every call says so."""
 
         def get_addresses(self, *args: Any, **kwargs: Any) -> Any:
-            raise NotImplementedError(_NO_VPN)
+            raise NotImplementedError(NO_VPN)
 
         get_parent_address = get_child_addresses = get_sibling_addresses = get_own_address = get_addresses
 
@@ -390,7 +382,3 @@ def _page(rows: Sequence[Any]) -> dict[str, Any]:
 
 def _value(run: Run) -> Any:
     return serialise.from_json(run.result or b"", what=f"result of run {run.run_id}")
-
-
-def _last_line(text: str) -> str:
-    return text.strip().splitlines()[-1] if text.strip() else "no reason is known"
