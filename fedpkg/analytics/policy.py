@@ -173,10 +173,13 @@ class Policy:
         return any(_of(rule, label) is not None for rule in (self.allowed_columns, self.forbidden_columns))
 
     def shows(self, label: str, column: str) -> bool:
-        """Whether a column of a database may be seen. Case and blanks around a name matter for allowed columns only."""
+        """Whether a column of a database may be seen. Case and blanks around a name matter for allowed columns only.
+
+        A column without a name may be a forbidden one, whose name is in another row.
+        """
         allowed, forbidden = _of(self.allowed_columns, label), _of(self.forbidden_columns, label) or ()
         folded = column.strip().casefold()
-        if any(fnmatchcase(folded, one.strip().casefold()) for one in forbidden):
+        if (forbidden and not folded) or any(fnmatchcase(folded, one.strip().casefold()) for one in forbidden):
             return False
         return allowed is None or any(fnmatchcase(column, one) for one in allowed)
 

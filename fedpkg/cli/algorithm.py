@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 _LARGEST_BYTES = 16 << 20  # of a result that is printed
 _SHOWN_TASKS, _SHOWN_CHARACTERS = 30, 60
 _FOLDER = click.Path(path_type=Path)
+_module_option = click.option("--module", metavar="NAME", help="The algorithm's module, if DIR has several packages.")
 
 
 @click.group("algorithm")
@@ -74,7 +75,7 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
                 "--organizations", metavar="NAME,…", help="Organizations that take part.  [default: all]", default=""
             ),
             click.option("--host", metavar="NAME", help="Organization of the central function.  [default: the first]"),
-            click.option("--module", metavar="NAME", help="The algorithm's module, if DIR has several packages."),
+            _module_option,
             click.option(
                 "--timeout",
                 "timeout_s",
@@ -214,7 +215,7 @@ def _sent_cells(one: Mapping[str, Any]) -> list[str]:
 
 @command.command("inspect")
 @click.argument("folder", metavar="DIR", type=_FOLDER, shell_complete=packages)
-@click.option("--module", metavar="NAME", help="The algorithm's module, if DIR has several packages.")
+@_module_option
 @common_options
 @click.pass_obj
 def inspect(settings: Settings, folder: Path, module: str | None) -> None:
@@ -261,7 +262,7 @@ def result(settings: Settings, session_ref: str | None) -> None:
 
 @command.command("list")
 @click.argument("folder", metavar="DIR", type=_FOLDER, shell_complete=packages)
-@click.option("--module", metavar="NAME", help="The algorithm's module, if DIR has several packages.")
+@_module_option
 @common_options
 @click.pass_obj
 def list_functions(settings: Settings, folder: Path, module: str | None) -> None:

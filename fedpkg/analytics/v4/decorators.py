@@ -22,8 +22,8 @@ Function = Callable[..., Any]
 
 
 @dataclass
-class RunMetaData:
-    """What ``@metadata`` supplies: the task's ids and its files."""
+class TaskMetaData:
+    """The ids and files of a task that ``@metadata`` supplies in versions 4 and 5."""
 
     task_id: int | None
     node_id: int | None
@@ -32,6 +32,12 @@ class RunMetaData:
     temporary_directory: Path | None
     output_file: Path | None
     input_file: Path | None
+
+
+@dataclass
+class RunMetaData(TaskMetaData):
+    """What ``@metadata`` supplies: the task's ids and its files."""
+
     token_file: Path | None
 
 
@@ -86,17 +92,16 @@ def metadata(func: Function) -> Function:
 
     @wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
-        backend = environment.call().backend
-        about = RunMetaData(
-            task_id=backend.task_id,
-            node_id=backend.node_id,
-            collaboration_id=backend.collaboration_id,
-            organization_id=backend.organization_id,
-            **environment.files(),
-        )
-        return func(about, *args, **kwargs)
+        return func(RunMetaData(**about_task()), *args, **kwargs)
 
     return supplying(wrapper, func, 1)
+
+
+def about_task() -> dict[str, Any]:
+    """The ids and files of the running task."""
+    backend = environment.call().backend
+    names = ("task_id", "node_id", "collaboration_id", "organization_id")
+    return {**{name: getattr(backend, name) for name in names}, **environment.files()}
 
 
 def database_connection(types: Sequence[str], include_metadata: bool = True) -> Callable[[Function], Function]:

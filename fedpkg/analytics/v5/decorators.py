@@ -11,14 +11,13 @@ import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from pathlib import Path
 from typing import Any
 
 from fedpkg.analytics import calling, tokens
 from fedpkg.analytics.errors import SessionActionMismatchError, UserInputError
 from fedpkg.analytics.v4 import environment
 from fedpkg.analytics.v4.client import AlgorithmClient
-from fedpkg.analytics.v4.decorators import mocked, supplying
+from fedpkg.analytics.v4.decorators import TaskMetaData, about_task, mocked, supplying
 from fedpkg.analytics.words import AlgorithmStepType
 
 Function = Callable[..., Any]
@@ -29,16 +28,9 @@ NO_EXTRACTION = (
 
 
 @dataclass
-class RunMetaData:
+class RunMetaData(TaskMetaData):
     """What ``@metadata`` supplies: the task's ids, its files and its kind."""
 
-    task_id: int | None
-    node_id: int | None
-    collaboration_id: int | None
-    organization_id: int | None
-    temporary_directory: Path | None
-    output_file: Path | None
-    input_file: Path | None
     token: str | None
     action: str | None
 
@@ -126,19 +118,11 @@ def metadata(func: Function) -> Function:
     @wraps(func)
     def wrapper(*args: Any, **kwargs: Any) -> Any:
         backend = environment.call().backend
-        files = environment.files()
-        files.pop("token_file")
         action = os.environ.get("FUNCTION_ACTION")
-        about = RunMetaData(
-            task_id=backend.task_id,
-            node_id=backend.node_id,
-            collaboration_id=backend.collaboration_id,
-            organization_id=backend.organization_id,
-            token=tokens.of(backend) if action == AlgorithmStepType.CENTRAL_COMPUTE else None,
-            action=action,
-            **files,
-        )
-        return func(about, *args, **kwargs)
+        token = tokens.of(backend) if action == AlgorithmStepType.CENTRAL_COMPUTE else None
+        shared = about_task()
+        del shared["token_file"]
+        return func(RunMetaData(**shared, token=token, action=action), *args, **kwargs)
 
     wrapper.vantage6_metadata_decorated = True  # type: ignore[attr-defined]
     return supplying(wrapper, func, 1)

@@ -95,6 +95,15 @@ def test_a_view_of_an_excel_file_has_all_sheets(folder: Path) -> None:
     assert read(view, "excel", sheet_name="second").to_dict("list") == {"b": [2]}
 
 
+def test_columns_without_a_name_are_hidden_as_their_names_may_be_in_another_row(folder: Path) -> None:
+    path = folder / "data.xlsx"
+    pd.DataFrame([["Patients", None, None], ["a", "secret", "b"], [1, SECRET, 2]]).to_excel(
+        path, header=False, index=False
+    )
+    frame = read(str(view_of(folder, path, "excel")), "excel")
+    assert list(frame.columns) == ["Patients"] and SECRET not in frame.to_string()
+
+
 def test_a_view_of_an_sqlite_file_answers_queries_without_hidden_columns(folder: Path) -> None:
     path = folder / "data.sqlite"
     with sqlite3.connect(path) as connection:
