@@ -8,6 +8,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 V = TypeVar("V")
+C = TypeVar("C", bound="Checked[Any]")
 
 _SHORT = reprlib.Repr()
 _SHORT.maxlist, _SHORT.maxstring, _SHORT.maxother = 20, 100, 1000
@@ -61,6 +62,16 @@ class Checked(MutableMapping[str, V]):
         if isinstance(other, Checked):
             return self._kind is other._kind and self._items == other._items
         return self._items == other if isinstance(other, dict) else NotImplemented
+
+    def __copy__(self: C) -> C:
+        another = type(self).__new__(type(self))
+        another.__dict__.update(self.__dict__)
+        another._items = dict(self._items)
+        return another
+
+    def copy(self: C) -> C:
+        """Another one with the same values; these are not copied, as by `dict.copy`."""
+        return self.__copy__()
 
     def __repr__(self) -> str:
         return f"{self._name}({{{', '.join(f'{key!r}: {_SHORT.repr(one)}' for key, one in self._items.items())}}})"

@@ -288,6 +288,11 @@ def test_records_can_be_copied_and_pickled() -> None:
         assert again == content
         again["c"]["l"].append(2)
         assert content["c"] == {"l": [1]}
+    for record in (content, content["a"], content["c"], MetricRecord({"m": 1})):
+        for again in (copy.copy(record), record.copy()):
+            assert type(again) is type(record) and again == record
+            again.clear()
+            assert record, "a copy has keys of its own"
     foreign = Array("x", (1,), "other", b"1")
     assert pickle.loads(pickle.dumps(foreign)) == foreign == copy.copy(foreign)
 
