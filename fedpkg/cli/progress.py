@@ -35,7 +35,7 @@ from fedpkg.controller.events import (
     Waiting,
     Warming,
 )
-from fedpkg.errors import FedpkgError, SessionFailed
+from fedpkg.errors import FedpkgError
 from fedpkg.session.estimate import Estimate
 from fedpkg.shown import shown
 from fedpkg.stores.models import ModelStore
@@ -50,7 +50,6 @@ if TYPE_CHECKING:
     from fedpkg.controller.events import Watcher
     from fedpkg.stores.base import ModelRow, RoundRow, SessionRow
     from fedpkg.stores.home import Home
-    from fedpkg.stores.sql import StateStore
     from fedpkg.waist.answer import Answer
     from fedpkg.waist.order import Order
 
@@ -77,18 +76,10 @@ def follow(settings: Settings, home: Home, *, num_rounds: int) -> Iterator[Watch
         with open_store(home, read_only=True) as store:
             if not settings.json:
                 final_report(settings, home, store, progress.session)
-            _check_any_answered(store, progress.session)
+            if progress.session.status == "finished":
+                from fedpkg.controller.session import check_any_answered
 
-
-def _check_any_answered(store: StateStore, session: SessionRow) -> None:
-    """Raise SessionFailed if no call of a finished session has succeeded, as the programs of some go on without."""
-    rounds = store.list_rounds(session.session_id)
-    failed = sum(row.num_failed for row in rounds)
-    if session.status == "finished" and failed and not any(row.num_ok for row in rounds):
-        raise SessionFailed(
-            f"session {session.session_id} ended, but all {failed} calls of its clients have failed",
-            hint="see why above; when it is mended: fedpkg session resume --fresh",
-        )
+                check_any_answered(store, progress.session.session_id)
 
 
 def display_of(progress: Progress) -> PlainLines:

@@ -23,13 +23,14 @@ from fedpkg.controller.starting import started
 from fedpkg.controller.state import check_state, decode
 from fedpkg.controller.stopping import StopWatch
 from fedpkg.controller.trail import store_model
-from fedpkg.errors import FedpkgError, Interrupted, StoreError
+from fedpkg.errors import FedpkgError, Interrupted, SessionFailed, StoreError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.model_file import read_model
 from fedpkg.formats.records_file import read_records
 from fedpkg.log import event
 from fedpkg.stores.base import OUTSTANDING, ClientRow, ModelRow, RoundRow, SessionRow, SessionStatus
 from fedpkg.stores.prune import due_models, due_task_folders, prune_models, remove
+from fedpkg.stores.sql import StateStore
 from fedpkg.strategies.base import ENDED, State, StepResult
 from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
@@ -112,8 +113,22 @@ def _run_rounds(
         finish(row)
         _prune(rounds, round_number, stops.best)
     outstanding.end()
+    if ctx.traits.has_model or ctx.traits.makes_model:  # others have results of their own, which may be about failures
+        check_any_answered(ctx.store, session_id)
     reason = None if result.finished == ENDED else result.finished
     return _end(ctx, "finished", reason=reason or stops.reason)
+
+
+def check_any_answered(store: StateStore, session_id: str) -> None:
+    """Raise SessionFailed if all calls of a session have failed: programs of users may go on without replies."""
+    rounds = store.list_rounds(session_id)
+    failed = sum(row.num_failed for row in rounds)
+    if failed and not any(row.num_ok for row in rounds):
+        raise SessionFailed(
+            f"session {session_id} ended, but all {failed} calls of its clients have failed",
+            hint="see why above; when it is mended: fedpkg session resume --fresh",
+            session_id=session_id,
+        )
 
 
 def _interrupted(ctx: SessionContext) -> SessionRow:

@@ -17,6 +17,7 @@ from records_at_once import PACKAGE, RecordsAtOnce
 from server_apps import IMPORTS, ROUNDS, dying
 from warm import warm_python
 
+from fedpkg.cli.main import run_command
 from fedpkg.config import ExecutorConfig, RunConfig, dump_config
 from fedpkg.errors import Interrupted, SessionFailed
 from fedpkg.session import beginning, executors
@@ -153,11 +154,20 @@ for number in range(2):
 """
 
 
-def test_a_session_goes_on_when_all_nodes_fail(federation: Federation, tmp_path: Path, at_once: RecordsAtOnce) -> None:
+def test_an_app_goes_on_when_all_nodes_fail_and_its_session_has_failed(
+    federation: Federation, tmp_path: Path, at_once: RecordsAtOnce
+) -> None:
     at_once.fails = {f"client-{number}@all" for number in range(4)}
-    session = federation.run(config_of(federation, tmp_path, main_of(ALL_FAIL)))
-    assert session.status == "finished"
-    assert [row.num_failed for row in federation.store.list_rounds(session.session_id)] == [4, 4]
+    with pytest.raises(SessionFailed, match="ended, but all 8 calls of its clients have failed"):
+        federation.run(config_of(federation, tmp_path, main_of(ALL_FAIL)))
+    [session] = federation.store.list_sessions()
+    assert (session.status, "all 8 calls" in (session.error or "")) == ("failed", True)
+    rounds = federation.store.list_rounds(session.session_id)
+    assert [(row.status, row.num_failed) for row in rounds] == [("finished", 4)] * 2
+    asked, at_once.fails = len(at_once.asked), set()
+    with pytest.raises(SessionFailed, match="all 8 calls") as told:
+        federation.resume(session.session_id)
+    assert "--fresh" in (told.value.hint or "") and len(at_once.asked) == asked, "its program has ended"
 
 
 PUSHES = """
@@ -197,7 +207,11 @@ assert [one.metadata.src_node_id for one in replies] == nodes and all(one.has_co
 """
 
 
-@pytest.mark.parametrize("number", [300, pytest.param(10_000, marks=pytest.mark.soak)])
+# 10,000 nodes take some 10 calls of the file system each, which on a busy disk is minutes.
+MANY_NODES = pytest.param(10_000, marks=[pytest.mark.soak, pytest.mark.timeout(1200)])
+
+
+@pytest.mark.parametrize("number", [300, MANY_NODES])
 def test_many_nodes_get_their_own_messages(
     federation: Federation, tmp_path: Path, at_once: RecordsAtOnce, number: int
 ) -> None:
@@ -404,3 +418,27 @@ def test_an_app_that_prints_without_end_is_cut(federation: Federation, tmp_path:
     assert session.status == "finished"
     [log] = (federation.home.session_folder(session.session_id) / "coordinator").rglob("stdout.log")
     assert log.stat().st_size < 300_000
+
+
+def test_a_session_of_an_app_is_shown_reported_and_tracked_as_any_other(
+    federation: Federation, tmp_path: Path, at_once: RecordsAtOnce, capsys: pytest.CaptureFixture[str]
+) -> None:
+    at_once.fails = {"client-1@2"}
+    session = federation.run(config_of(federation, tmp_path, dying(ROUNDS, ""), tracking=[{"name": "csv"}]))
+    folder = federation.home.session_folder(session.session_id)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert [sorted(one["metrics"]) for one in lines] == [["strategy", "train", "validate"]] * 3
+    of_server = [row.strategy_metrics["server-loss"] for row in federation.store.list_rounds(session.session_id)]
+    assert [one["metrics"]["strategy"]["server-loss"]["weighted_mean"] for one in lines] == of_server
+    assert f"2,strategy,server-loss,,{of_server[1]}," in (folder / "metrics.csv").read_text()
+
+    home, page = ["--home", str(federation.home.root)], tmp_path / "report.html"
+    for words, said in (
+        (["show"], ("rounds      3, as its program says", "server-loss", "client-1, round 2: it fails")),
+        (["show", "--round", "2"], (f"{of_server[1]:.3f}", "train", "evaluate", "failed")),
+        (["report", "-o", str(page)], ("report.html",)),
+    ):
+        assert run_command(["session", *words, *home]) == 0
+        printed = capsys.readouterr().out
+        assert all(one in printed for one in said)
+    assert all(one in page.read_text() for one in ("server-loss", "my_app.server_app:app", "it fails"))
