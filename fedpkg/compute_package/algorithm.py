@@ -211,6 +211,7 @@ class _Source:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self.names: dict[str, dict[str, tuple[ast.FunctionDef, Path]]] = {}  # of modules, also of unfinished ones
         self._trees: dict[Path, ast.Module | None] = {}
 
     def tree(self, path: Path) -> ast.Module | None:
@@ -227,9 +228,7 @@ class _Source:
 
 def _functions(folder: Path, module: str) -> Iterator[Function]:
     source = _Source(folder)
-    there = {
-        name: (node, path, list(_decorators(node))) for name, (node, path) in _names(source, module, set()).items()
-    }
+    there = {name: (node, path, list(_decorators(node))) for name, (node, path) in _names(source, module).items()}
     has_decorators = any(decorators for *_, decorators in there.values())
     for name, (node, path, decorators) in there.items():
         inside = str(path.relative_to(folder))
@@ -241,12 +240,16 @@ def _functions(folder: Path, module: str) -> Iterator[Function]:
             yield _function(name, node, "central", "v3", 2, inside)
 
 
-def _names(source: _Source, module: str, seen: set[str]) -> dict[str, tuple[ast.FunctionDef, Path]]:
-    """The functions that a module has, also those that it imports from the algorithm's other modules."""
+def _names(source: _Source, module: str) -> dict[str, tuple[ast.FunctionDef, Path]]:
+    """The functions that a module has, also those that it imports from the algorithm's other modules.
+
+    As in Python, a module that is imported while it imports others has what it has defined so far.
+    """
+    if module in source.names:
+        return source.names[module]
     path = source.file(module)
-    tree = None if path is None or module in seen else source.tree(path)
-    seen = {*seen, module}
-    found: dict[str, tuple[ast.FunctionDef, Path]] = {}
+    tree = None if path is None else source.tree(path)
+    found = source.names[module] = {}
     if tree is None or path is None:
         return found
     package = module if path.name == "__init__.py" else module.rpartition(".")[0]
@@ -254,7 +257,7 @@ def _names(source: _Source, module: str, seen: set[str]) -> dict[str, tuple[ast.
         if isinstance(node, ast.FunctionDef):
             found[node.name] = (node, path)
         elif isinstance(node, ast.ImportFrom):
-            there = _names(source, _absolute(node, package), seen)
+            there = _names(source, _absolute(node, package))
             for alias in node.names:
                 if alias.name == "*":
                     found.update(there)

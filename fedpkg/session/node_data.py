@@ -361,13 +361,16 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         read.backup(written)
 
 
-def _link(source: Path, target: Path) -> None:
+def _link(source: Path, target: Path, above: Sequence[Path] = ()) -> None:
+    real = source.resolve()
     if source.is_dir():
+        if real in above:
+            raise DataError(f"{source} is a link to a folder that it is in", hint="remove this link")
         target.mkdir()
         for inner in sorted(source.iterdir()):
-            _link(inner, target / inner.name)
+            _link(inner, target / inner.name, [*above, real])
         return
     try:
-        os.link(source.resolve(), target)
+        os.link(real, target)
     except OSError:  # on another file system, or of another owner
         copy_file(source, target)

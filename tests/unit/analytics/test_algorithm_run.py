@@ -203,6 +203,13 @@ def test_data_in_the_folder_of_the_algorithm_are_refused(federation: Federation,
         run(federation, hospitals, "polls", nodes="1", databases={"default": str(inside)})
 
 
+def test_a_folder_that_contains_itself_is_refused(federation: Federation, hospitals: Path) -> None:
+    (hospitals / "images" / "of 2026").mkdir(parents=True)
+    (hospitals / "images" / "of 2026" / "all").symlink_to(hospitals / "images")
+    with pytest.raises(DataError, match="of 2026/all is a link to a folder that it is in"):
+        run(federation, hospitals, "polls", nodes="1", databases={"default": str(hospitals / "images")})
+
+
 def test_databases_environment_and_ids_come_from_the_configurations_of_the_nodes(
     federation: Federation, hospitals: Path
 ) -> None:

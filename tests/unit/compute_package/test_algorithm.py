@@ -104,6 +104,15 @@ def test_functions_of_former_versions_are_those_that_the_module_has(tmp_path: Pa
     assert (count.doc, count.file, count.line) == ("Count the values of a column.", "v6-mean-py/__init__.py", 7)
 
 
+def test_each_module_is_read_once_however_often_others_import_it(tmp_path: Path) -> None:
+    """There are more than 10^12 ways through these modules."""
+    modules = {f"m{number}": f"def RPC_f{number}(df): pass\n" for number in range(16)}
+    imports = "".join(f"from .{name} import *\n" for name in modules)
+    files = {f"algorithm/{name}.py": imports + text for name, text in modules.items()}
+    found = read_algorithm(folder_of(tmp_path, {"algorithm/__init__.py": imports, **files}))
+    assert {name for _, name in found.functions} == {f"f{number}" for number in range(16)}
+
+
 def test_what_decorators_supply_is_no_argument(tmp_path: Path) -> None:
     found = read_algorithm(folder_of(tmp_path, {"new/__init__.py": NEW}))
     assert {name: (one.kind, one.era, one.signature) for (_, name), one in found.functions.items()} == {
