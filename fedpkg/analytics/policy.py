@@ -60,9 +60,11 @@ class ArgumentRule:
     maximum_length: int | None = None
 
     def allows(self, value: Any) -> bool:
+        most = self.maximum_length
+        if most is not None and isinstance(value, (list, tuple, str, Mapping)) and len(value) > most:
+            return False
         if isinstance(value, (list, tuple)):
-            is_short = self.maximum_length is None or len(value) <= self.maximum_length
-            return is_short and (self._is_open or all(self._allows_one(one) for one in value))
+            return self._is_open or all(self._allows_one(one) for one in value)
         return self._is_open or self._allows_one(value)
 
     @property

@@ -126,6 +126,7 @@ def test_patterns_and_lengths_of_arguments() -> None:
     )
     assert refused(policy, "f", a="abc", b=[1, 2]) == ""
     assert refused(policy, "f", a="abc\n") and refused(policy, "f", a=["abc", 1]) and refused(policy, "f", b=[1, 2, 3])
+    assert refused(policy, "f", b="abc") and refused(policy, "f", b={"x": 1, "y": 2, "z": 3})
 
 
 def test_few_organisations_and_strange_initiators_are_refused() -> None:
