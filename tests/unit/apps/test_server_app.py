@@ -412,8 +412,11 @@ def test_a_bad_app_is_a_clear_error(federation: Federation, tmp_path: Path, at_o
     assert session.status == "failed"
 
 
-def test_an_app_that_prints_without_end_is_cut(federation: Federation, tmp_path: Path, at_once: RecordsAtOnce) -> None:
-    prints = main_of("for _ in range(64):\n        sys.stdout.write('x' * (1 << 20))")
+@pytest.mark.parametrize("mebibytes", [64, pytest.param(1024, marks=pytest.mark.soak)])
+def test_an_app_that_prints_without_end_is_cut(
+    federation: Federation, tmp_path: Path, at_once: RecordsAtOnce, mebibytes: int
+) -> None:
+    prints = main_of(f"for _ in range({mebibytes}):\n        sys.stdout.write('x' * (1 << 20))")
     session = federation.run(config_of(federation, tmp_path, prints, limits={"log_bytes": 100_000}))
     assert session.status == "finished"
     [log] = (federation.home.session_folder(session.session_id) / "coordinator").rglob("stdout.log")

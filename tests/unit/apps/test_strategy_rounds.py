@@ -253,6 +253,12 @@ def test_every_name_that_apps_import_exists() -> None:
         "    for name in names:\n"
         "        assert getattr(importlib.import_module(module), name) is not None, (module, name)\n"
         "from flwr.serverapp.strategy.fedavg import FedAvg\n"
+        "from flwr.serverapp.strategy.fedopt import FedOpt\n"
+        "from flwr.server.strategy.strategy import Strategy\n"
+        "from flwr.app.message import ArrayRecord, Message, RecordDict\n"
+        "from flwr.app.user_config import UserConfig\n"
+        "from flwr.common import Array, array_from_numpy, log, logger\n"
+        "assert logger.log is log and array_from_numpy is Array\n"
     )
     runtime = Path(fedpkg.apps.__file__).parents[1] / "runtime"
     paths = f"{runtime / 'compat'}:{runtime / 'path'}:{Path(fedpkg.apps.__file__).parents[2]}"

@@ -98,10 +98,13 @@ _MANAGERS = dict.fromkeys(("ClientManager", "SimpleClientManager"), "fedpkg.apps
 MODULES: dict[str, dict[str, str]] = {
     "flwr.app": {**_APP, **_VALUES},
     "flwr.app.exception": {"AppExitException": "fedpkg.apps.errors"},
+    "flwr.app.message": _APP,
     "flwr.client": {**_CLIENT_APP, **dict.fromkeys(("Client", "NumPyClient"), "fedpkg.apps.numpy_client")},
     "flwr.client.mod": {**_MODS, **_SECURE_MODS, "parameters_size_mod": "fedpkg.apps.mods:arrays_size_mod"},
+    "flwr.client.client_app": {**_CLIENT_APP, **_CLIENT_ERRORS},
     "flwr.client.typing": _CALLABLES,
     "flwr.clientapp": {**_CLIENT_APP},
+    "flwr.clientapp.client_app": {**_CLIENT_APP, **_CLIENT_ERRORS},
     "flwr.clientapp.exception": _CLIENT_ERRORS,
     "flwr.clientapp.mod": _MODS,
     "flwr.clientapp.typing": _CALLABLES,
