@@ -80,6 +80,8 @@ def with_nodes(
         place.mkdir(parents=True)
         settings = federation.nodes.get(name, NodeConfiguration(Path()))
         policy = policy_of(settings.policy)
+        if settings.policy or not settings.share_logs:
+            _check_mock(config, name, "has a policy" if settings.policy else "shares no logs")
         if settings.policy:
             _check_run(config, name, policy)
         _check_network(config, name, databases, policy)
@@ -173,13 +175,17 @@ def _algorithm(config: RunConfig, package: UnpackedPackage) -> dict[str, Any]:
     return {"name": module, "digest": package.digest, "signers": signers, "functions": functions}
 
 
-def _check_run(config: RunConfig, name: str, policy: Policy) -> None:
-    """Raises ConfigError: the run would go round the policy."""
+def _check_mock(config: RunConfig, name: str, what: str) -> None:
+    """Raises ConfigError: the run is a mock."""
     if config.strategy.get("in_process"):
         raise ConfigError(
-            f"the node {name} has a policy, and a mock runs the algorithm with the data of all nodes in one process",
+            f"the node {name} {what}, and a mock runs the algorithm with the data of all nodes in one process",
             hint="run it as a session (fedpkg algorithm run), or without --node-config",
         )
+
+
+def _check_run(config: RunConfig, name: str, policy: Policy) -> None:
+    """Raises ConfigError: the run would go round the policy."""
     if config.python_env != "current" and policy.allowed_algorithms is None:
         raise ConfigError(
             f"the node {name} has a policy, and python_env {config.python_env!r} lets the algorithm bring the "

@@ -244,6 +244,11 @@ def test_a_run_that_would_go_round_a_policy_is_refused(federation: Federation, n
         federation.run(config_of(nodes, "tamper", isolated=False))
     with pytest.raises(ConfigError, match="the node north has a policy, and a mock"):
         federation.run(config_of(nodes, "tamper", in_process=True))
+    configure(nodes, "south", "", "share_algorithm_logs: false")
+    configure(nodes, "north")
+    with pytest.raises(ConfigError, match="the node south shares no logs, and a mock"):
+        federation.run(config_of(nodes, "tamper", in_process=True))
+    configure(nodes, "north", "minimum_rows: 1")
     with pytest.raises(ConfigError, match="lets the algorithm bring the interpreter"):
         federation.run(config_of(nodes, "tamper", "python_env=auto"))
     configure(nodes, "north", "minimum_rows: 1, isolated: false")
