@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from enum import Enum
 from typing import Any, BinaryIO
 
@@ -144,34 +144,20 @@ def docker_wrapper(
 csv_wrapper = docker_wrapper
 
 
-def sparql_wrapper(module: str, use_new_client: bool = False, log_traceback: bool = False) -> None:
-    """Run a function on a SPARQL endpoint: not possible, and the error says why."""
-    SparqlDockerWrapper().wrap_algorithm(module, True, use_new_client, log_traceback)
+def _running(kind: type[WrapperBase], what: str) -> Callable[..., None]:
+    def wrapper(module: str, use_new_client: bool = False, log_traceback: bool = False) -> None:
+        kind().wrap_algorithm(module, True, use_new_client, log_traceback)
+
+    wrapper.__doc__ = what
+    return wrapper
 
 
-def parquet_wrapper(module: str, use_new_client: bool = False, log_traceback: bool = False) -> None:
-    """Run a function on a Parquet file."""
-    ParquetWrapper().wrap_algorithm(module, True, use_new_client, log_traceback)
-
-
-def excel_wrapper(module: str, use_new_client: bool = False, log_traceback: bool = False) -> None:
-    """Run a function on a sheet of an Excel file."""
-    ExcelWrapper().wrap_algorithm(module, True, use_new_client, log_traceback)
-
-
-def sql_wrapper(module: str, use_new_client: bool = False, log_traceback: bool = False) -> None:
-    """Run a function on the rows of a query."""
-    SQLWrapper().wrap_algorithm(module, True, use_new_client, log_traceback)
-
-
-def omop_wrapper(module: str, use_new_client: bool = False, log_traceback: bool = False) -> None:
-    """Run a function on an OMOP database: not possible, and the error says why."""
-    OMOPWrapper().wrap_algorithm(module, True, use_new_client, log_traceback)
-
-
-def multidb_wrapper(module: str, use_new_client: bool = False, log_traceback: bool = False) -> None:
-    """Run a function that gets the URIs of all databases, by their labels."""
-    MultiDBWrapper().wrap_algorithm(module, True, use_new_client, log_traceback)
+sparql_wrapper = _running(SparqlDockerWrapper, "Say why a function cannot run on a SPARQL endpoint.")
+parquet_wrapper = _running(ParquetWrapper, "Run a function on a Parquet file.")
+excel_wrapper = _running(ExcelWrapper, "Run a function on a sheet of an Excel file.")
+sql_wrapper = _running(SQLWrapper, "Run a function on the rows of a query.")
+omop_wrapper = _running(OMOPWrapper, "Say why a function cannot run on an OMOP database.")
+multidb_wrapper = _running(MultiDBWrapper, "Run a function that gets the URIs of all databases, by their labels.")
 
 
 # ---- parts, which programs of their own use
