@@ -310,7 +310,12 @@ def parse_override(override: str) -> tuple[tuple[str, ...], Json]:
     key, equals, text = override.partition("=")
     keys = tuple(part.strip() for part in key.split("."))
     if not equals or not all(keys):
-        raise ConfigError(f"on the command line: '{override}' is not key=value", hint="for example rounds=3")
+        hint = "for example rounds=3"
+        if not equals and os.path.exists(override):
+            hint = (
+                "put a pattern of paths in quotes, as in 'data/*.csv': without them, the shell replaces it by the paths"
+            )
+        raise ConfigError(f"on the command line: '{override}' is not key=value", hint=hint)
     # Characters with a meaning in YAML that are more likely literal here: *.csv, #fff, @home.
     if text.startswith(tuple("*&!@`%#|>")):
         return keys, text

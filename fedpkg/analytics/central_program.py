@@ -80,10 +80,10 @@ def main(module: str) -> None:
     except BaseException as error:
         text = calling.traceback_of(error)
         print(text, file=sys.stderr, flush=True)
-        last = "".join(text.splitlines(keepends=True)[-_LAST_LINES:])
+        last = text.replace(f"{os.getcwd()}/", "").splitlines()[-_LAST_LINES:]
         if is_quiet:
-            last = f"{type(error).__name__}; {nodes[0].organization} does not share its text (share_algorithm_logs)"
-        session.fail(f"{asked['method']} raised an exception{_failures(backend)}\n{last}")
+            last = [f"{type(error).__name__}; {nodes[0].organization} does not share its text (share_algorithm_logs)"]
+        session.fail("\n    ".join((f"{asked['method']} raised an exception{_failures(backend)}", *last)))
         sys.exit(1)
     word, content = serialise.split(result, what="the result") if asked["era"] == eras.OLD else ("json", result)
     Path(f"{RESULT}.{word or 'pickle'}").write_bytes(content)

@@ -12,6 +12,7 @@ import re
 import sqlite3
 import warnings
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -191,6 +192,8 @@ def _read_csv(path: str, where: str, options: Mapping[str, Any]) -> pd.DataFrame
     except LookupError as error:
         raise DataError(f"{where}: {error}", hint="set the option encoding to a name such as latin-1") from error
     except (ValueError, OverflowError) as error:  # a ParserError is one
+        with suppress(ValueError):  # with decimal commas, rows under one name have different numbers of values
+            _check_separator(pandas.read_csv(path, **given, nrows=0), where, path, options)
         raise DataError(f"{where}: {path} is not valid CSV: {_without_data(error)}") from error
     _check_separator(frame, where, path, options)
     for one in said:

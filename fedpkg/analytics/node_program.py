@@ -9,6 +9,7 @@ it wants (`fedpkg.analytics.nested`).
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from typing import Any, NoReturn
@@ -103,5 +104,6 @@ def _array(data: bytes) -> Any:
 def _end(reason: str, code: int = FAILED_CODE) -> NoReturn:
     """End without a reply; the last line of the log is the reason."""
     sys.stdout.flush()
+    reason = re.sub(r"\n +(?:try|hint) {2,}", "; try: ", reason)
     sys.stderr.write(f"{SAID}{' '.join(reason.split())}\n")
     raise SystemExit(code)

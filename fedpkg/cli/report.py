@@ -282,7 +282,7 @@ def failure_lines(
         last = next(filter(str.strip, told), "")
         log = told_in(folder, message)
         lines.append(f"    {log.name.split('.')[-2]}   {output.near(log)}")
-        if last:
+        if last and last.strip().removeprefix("fedpkg: ") not in message:
             lines.append(f"             … {shown(last.strip()[:_LONGEST_LINE])}")
         if is_of_startup(message):
             entry_point, arguments = STARTUP, {}

@@ -364,6 +364,7 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None, 
             hint="for other settings: fedpkg run RUN.yaml KEY=VALUE",
         )
     from fedpkg.cli.progress import follow
+    from fedpkg.session.configuration import ALGORITHM
     from fedpkg.session.session import Session
     from fedpkg.stores.opening import open_store
 
@@ -382,6 +383,8 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None, 
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
         running.watch(watch)
         running.run_again(rounds, tracking=tracking)
+    if session.config["strategy"].get("name") == ALGORITHM and not settings.json:
+        output.words(f"its result: {settings.command(f'algorithm result {session.session_id}')}")
     was_whole = session.status == "finished" and not session.error and session.config.get("rounds") is not None
     if was_whole and (rounds or 0) <= session.num_rounds and not settings.json:
         more = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")

@@ -54,7 +54,7 @@ LONGEST_LINE = 500
 _OF_A_PROGRAM = Traits(entry_points=(), treatment="elsewhere", ends_itself=True, takes_no_replies=True)
 """The entry points are only known when it asks."""
 _LEAST_BYTES = 16 << 20  # for a file that it sends, whatever the size of the model
-_LONGEST_REASON = 2000  # of a program that gives up
+_LONGEST_REASON = 4000  # of a program that gives up, in characters; of a longer one, its beginning and its end
 _LONGEST_FAILURE = 300  # of a client's failure, in characters
 _MOST_FAILURES = 1000  # with words; of more failed clients, only the kind is told
 _SMALL_BYTES = 256 << 10  # smaller replies of records become parts of one file
@@ -259,9 +259,7 @@ class _Talk:
             if isinstance(message, (Ask, Await, Commit)):
                 return message, sent
             if isinstance(message, Error):
-                raise SessionFailed(
-                    f"it gave up: {message.text[-_LONGEST_REASON:]}", hint="fix it and resume the session"
-                )
+                raise SessionFailed(f"it gave up: {_ends(message.text)}", hint="fix it and resume the session")
             if isinstance(message, Hello):
                 raise SessionFailed("it sent a second hello")
             if isinstance(message, Announce):
@@ -460,6 +458,12 @@ def _files_of(told: Mapping[str, Any]) -> set[str]:
     if told.get("type") == "replies":
         return Round({"model": None}, [({}, dict(told))]).files
     return Round(dict(told)).files
+
+
+def _ends(reason: str) -> str:
+    """The reason, or its beginning and its end: the first says what failed, and the last which error it was."""
+    half = _LONGEST_REASON // 2
+    return reason if len(reason) <= _LONGEST_REASON else f"{reason[:half]}\n    …\n    {reason[-half:].lstrip()}"
 
 
 def _failures(replies: Replies) -> dict[str, dict[str, str]]:

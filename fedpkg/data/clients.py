@@ -181,9 +181,9 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
         paths, nothing = [folder], ""
     else:
         paths = [Path(match) for match in glob.glob(pattern, recursive=True)]
-        nothing = f"clients.folders (--data): nothing matches {pattern}"
+        nothing = f"clients.folders (--data, --database): nothing matches {pattern}"
     if not paths:
-        hint = "use a pattern that matches one folder (or file) per client, for example data/clients/*"
+        hint = "use a pattern that matches one folder (or file) per client, for example data/clients/* or data/*.csv"
         raise DataError(nothing, hint=hint, pattern=pattern)
     paths = sorted((Path(os.path.abspath(path)) for path in paths), key=_natural)
     if broken := [path for path in paths if not path.exists()]:

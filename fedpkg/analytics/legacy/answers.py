@@ -12,6 +12,8 @@ from fedpkg.analytics.answers import last_line, link, time
 from fedpkg.analytics.backend import COMPLETED, Backend, Organization, Run
 from fedpkg.analytics.errors import SubtakCreationError
 
+_MOST_FAILURES = 5  # that an error names
+
 
 def task(backend: Backend, task_id: int) -> dict[str, Any]:
     """A task in its present state. KeyError: there is no such task."""
@@ -104,10 +106,12 @@ def failures(backend: Backend, task_id: int, failed: Sequence[Run], number: int)
     """Why a task has too few results."""
     names = {one.organization_id: one.name for one in backend.organizations()}
     lines = [f"{len(failed)} of {number} organizations have no result of task {task_id}:"]
-    for one in failed:
+    for one in failed[:_MOST_FAILURES]:
         lines.append(
             f"  {names.get(one.organization_id, '?')} (id {one.organization_id}): {one.status}: {last_line(one)}"
         )
+    if len(failed) > _MOST_FAILURES:
+        lines.append(f"  and {len(failed) - _MOST_FAILURES} more")
     return "\n".join(lines)
 
 

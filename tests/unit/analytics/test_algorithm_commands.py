@@ -31,6 +31,8 @@ def test_a_run_prints_its_result_alone_and_show_has_the_calls_of_each_organizati
     assert json.loads(out) == {"mean": 40.0, "rows": 1, "answers": 2}
     assert "no result of Hospital B, task 1 (moments): exit_code: 'partial' exited with code 1" in err
     home = ["--home", str(tmp_path / "home")]
+    assert run_command(["session", "resume", *home]) == 0
+    assert "its result: fedpkg" in (said := capsys.readouterr().err) and "algorithm result probes-" in said
     assert run_command(["session", "show", *home]) == 0
     lines = capsys.readouterr().out.splitlines()
     start = next(number for number, line in enumerate(lines) if line.startswith("organization"))

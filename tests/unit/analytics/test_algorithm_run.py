@@ -59,6 +59,15 @@ def test_a_partial_function_that_fails_is_told_by_organization_and_its_result_is
     assert task.message is not None and task.message.endswith("s: ValueError: no age today")
 
 
+def test_the_reason_of_a_failure_has_its_remedy_in_the_same_line(federation: Federation, hospitals: Path) -> None:
+    (hospitals / "data" / "hospital-a.csv").write_text("age;weight\n30;70,5\n40;80\n")
+    run(federation, hospitals, "mean", arguments=["column=age"])
+    [task] = federation.store.list_tasks(federation.store.list_sessions()[0].session_id, status="failed")
+    assert task.message is not None and task.message.endswith(
+        "its values are separated by ';', not by ','; try: set the option separator of the database: separator: \";\""
+    )
+
+
 def test_an_error_of_the_central_function_names_the_partial_results_that_are_missing(
     federation: Federation, hospitals: Path
 ) -> None:
@@ -68,6 +77,8 @@ def test_an_error_of_the_central_function_names_the_partial_results_that_are_mis
     assert "Hospital A, task 1 (moments): exit_code: 'partial' exited with code 1" in error.value.message
     assert "KeyError: 'weight'" in error.value.message and "ZeroDivisionError" in error.value.message
     assert "; fedpkg: " not in error.value.message  # the reason is there once
+    assert "\n    Traceback" in error.value.message and '\n      File "' in error.value.message
+    assert "coordinator/starts" not in error.value.message  # paths are those of the algorithm
 
 
 @pytest.mark.parametrize("executor", ["process", "forkserver"])

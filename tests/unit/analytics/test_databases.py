@@ -114,6 +114,7 @@ def test_a_byte_order_mark_is_no_part_of_the_first_name(folder: Path) -> None:
     [
         ("age;stage\n1;2\n", r"has one column, 'age;stage': .* by ';', not by ','\s+try +set the option .*: \";\""),
         ("age\tstage\n1\t2\n", r"has one column, .* by .\\t., not by ','\s+try .*separator: .\\t"),
+        ("age;size\n1;2\n2;2,5\n", r"has one column, 'age;size': .* by ';', not by ','\s+try .*: \";\""),
         ("größe\n1\n".encode("latin-1"), r"is not UTF-8 text\s+try .*encoding: latin-1"),
         ("a,b\n1,2\n".encode("utf-16"), r"is not UTF-8 text\s+try .*encoding: utf-16"),
         ("", r"is empty"),

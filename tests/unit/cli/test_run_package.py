@@ -257,7 +257,10 @@ def test_build_cannot_hand_in_a_link_as_its_seed(here):
         (("run", "run.yaml", "--package", "p/client"), "with --package there is no RUN.yaml"),
         (("run", "--package", "nowhere"), "package nowhere does not exist"),
         (("run", "p/client"), "give the path of a run.yaml; a package is run by --package p/client"),
-        (("run", "--package", "p/client", "--data", "no/*"), "clients.folders (--data): nothing matches no/*"),
+        (
+            ("run", "--package", "p/client", "--data", "no/*"),
+            "clients.folders (--data, --database): nothing matches no/*",
+        ),
         (
             ("run", "--package", "p/client", "--data", "p/client/*.py", "--clients", "3"),
             "p/client/*.py matches 2, but clients.count is 3",

@@ -375,6 +375,11 @@ def test_a_wrong_override_is_refused(folder: Path, override: str, message: str) 
     assert found.startswith(("on the command line: ", "run.yaml, line 3: 'clients"))
 
 
+def test_paths_in_place_of_an_unquoted_pattern_are_an_error_with_the_remedy(folder: Path) -> None:
+    with pytest.raises(ConfigError, match=r"is not key=value\s+try +put a pattern of paths in quotes"):
+        load(folder, MINIMAL, str(folder))
+
+
 @pytest.mark.parametrize(
     ("override", "message"),
     [

@@ -32,6 +32,8 @@ BAD = {
     "it gave up: nobody is here": ROUNDS + "step.fail('nobody is here'); step._line.receive()",
     "clients of the request: unknown clients: nobody": ROUNDS + "step.ask('train', clients=['nobody'])",
     "it ended with code 0 before it committed the round": ROUNDS + "break",
+    r"(?s)it gave up: first.{1000}.*….*.{1000}last": ROUNDS
+    + "step.fail('first' + 9999 * ' more' + 'last'); step._line.receive()",
     r"(?s)it ended with code 1 .*\(3 times in this round\); its log ends with.*oh no": "raise ValueError('oh no')",
     r"sent nothing for 0\.5 s": LINE + WAITS,
     "(?s)it ended with code 5 .*its log ends with.*flood": "import sys\nprint('flood ' * 1000000)\nsys.exit(5)",
