@@ -226,7 +226,7 @@ def test_a_quiet_host_tells_neither_output_nor_texts_of_its_central_function(
 ) -> None:
     configure(nodes, "north", "", "share_algorithm_logs: false")
     with pytest.raises(
-        SessionFailed, match="own_failure raised an exception\nValueError; north does not share its text"
+        SessionFailed, match="own_failure raised an exception\n    ValueError; north does not share its text"
     ):
         federation.run(config_of(nodes, "own_failure"))
     told = [path.read_bytes() for path in (federation.home.root / "sessions").rglob("*.log")]
