@@ -19,7 +19,6 @@ from fedpkg.client.coordinator import Failure, Replies, Reply, Request, SessionE
 from fedpkg.client.records import Records
 
 ENTRY_POINT = "partial"
-UNNAMED = "subtask"  # the name of a task, unless the function gives another
 ENDED = "ended"  # the reason that is committed with the last round
 DEEPEST = 8  # levels of tasks that create tasks
 _AT_ONCE = 500  # requests in one message
@@ -275,8 +274,8 @@ def _method(input_: bytes) -> str:
 
 
 def name_of(name: str, input_: bytes) -> str:
-    """The name of a task for people: that of its function, if it has none, or the one that clients give by default."""
-    return _method(input_) or name if name in ("", UNNAMED) else name
+    """The function that a task calls; if its input cannot be read, the name that the algorithm has given the task."""
+    return _method(input_) or name
 
 
 def _array(data: bytes) -> Any:

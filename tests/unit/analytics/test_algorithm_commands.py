@@ -29,7 +29,7 @@ def test_a_run_prints_its_result_alone_and_show_has_the_calls_of_each_organizati
     assert run_command(["algorithm", *words, *options]) == 0
     out, err = capsys.readouterr()
     assert json.loads(out) == {"mean": 40.0, "rows": 1, "answers": 2}
-    assert "no result of Hospital B, task 1 (moments): exit_code: 'partial' exited with code 1" in err
+    assert "no result of Hospital B, task 1 (fails_at): exit_code: 'partial' exited with code 1" in err
     home = ["--home", str(tmp_path / "home")]
     assert run_command(["session", "resume", *home]) == 0
     assert "its result: fedpkg" in (said := capsys.readouterr().err) and "algorithm result probes-" in said

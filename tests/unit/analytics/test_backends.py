@@ -200,4 +200,4 @@ def test_what_failed_is_logged_with_its_organization(tmp_path: Path, module: str
     backend, session = coordinated(tmp_path, module)
     backend.create(b'{"method": "total", "kwargs": {"fail": true}}', [1, 2], name="sums")
     backend.run()
-    assert session.lines == ["no result of South, task 1 (sums): exit_code: ValueError: too few rows"]
+    assert session.lines == ["no result of South, task 1 (total): exit_code: ValueError: too few rows"]

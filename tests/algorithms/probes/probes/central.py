@@ -18,7 +18,7 @@ def mean(client, df, column: str, *, fail_at: str = ""):
     input_ = {"method": "moments", "kwargs": {"column": column}}
     if fail_at:
         input_ = {"method": "fails_at", "args": [fail_at, column]}
-    task = client.task.create(input_=input_, organizations=_ids(client), name="moments")
+    task = client.task.create(input_=input_, organizations=_ids(client), name="ages")
     results = client.wait_for_results(task["id"])
     count = sum(one["count"] for one in results)
     return {"mean": sum(one["sum"] for one in results) / count, "rows": len(df), "answers": len(results)}
