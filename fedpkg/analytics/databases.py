@@ -31,6 +31,7 @@ _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _URL = re.compile(r"[a-z][a-z0-9+.]*://", re.IGNORECASE)
 _OTHER_SEPARATORS = ";\t|"
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
+_NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
 _LARGE_BYTES = 32 << 20  # of a CSV file: pandas needs 3.5 times the frame for it (tests/benchmarks/algorithm_data.py)
 _ROWS_AT_ONCE = 1 << 17
 _EXACT = 1 << 53  # larger whole numbers are not exact as float64
@@ -201,7 +202,7 @@ def _read_csv(path: str, where: str, options: Mapping[str, Any]) -> pd.DataFrame
             _warn(f"{where}: {_columns_in(one.message)} texts among numbers; correct them, or convert the column")
         else:
             warnings.warn_explicit(one.message, one.category, one.filename, one.lineno)
-    _look_for_commas(frame, where, options)
+    _look_for_texts(frame, where, options)
     return frame
 
 
@@ -261,14 +262,16 @@ def _check_separator(frame: pd.DataFrame, where: str, path: str, options: Mappin
         )
 
 
-def _look_for_commas(frame: pd.DataFrame, where: str, options: Mapping[str, Any]) -> None:
-    """Warn of numbers like 1,5, which are read as texts."""
-    if options["decimal"] is not None:
-        return
+def _look_for_texts(frame: pd.DataFrame, where: str, options: Mapping[str, Any]) -> None:
+    """Warn of columns that begin with a number, or with one like 1,5, but are read as texts."""
     for name in frame.columns[: 1 << 10]:
         column = frame[name]
         place = column.first_valid_index() if getattr(column, "dtype", None) == "object" else None
-        if place is not None and isinstance(first := column[place], str) and _DECIMAL_COMMA.fullmatch(first):
+        if place is None or not isinstance(first := column[place], str):
+            continue
+        if _NUMBER.fullmatch(first):
+            _warn(f"{where}: column {str(name)!r} has texts among numbers; correct them, or convert the column")
+        elif options["decimal"] is None and _DECIMAL_COMMA.fullmatch(first):
             _warn(
                 f"{where}: column {str(name)!r} has texts that look like numbers with a decimal comma; "
                 'set the option decimal of the database: decimal: ","'

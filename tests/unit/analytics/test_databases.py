@@ -76,6 +76,7 @@ NUMBERS = [
 
 
 @pytest.mark.usefixtures("in_pieces")
+@pytest.mark.filterwarnings("ignore:.* has texts among numbers")
 @pytest.mark.parametrize("text", NUMBERS)
 def test_a_large_file_is_the_frame_of_pandas(folder: Path, text: str) -> None:
     path = write(folder, text)
@@ -138,6 +139,10 @@ def test_mixed_types_and_decimal_commas_are_warnings_with_the_remedy(folder: Pat
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert read(path, "csv", decimal=",")["size"].tolist() == [1.5, 1.7]
+    path = write(folder, "age,code\n1,A1\n2,2\nunknown,3\n")
+    with pytest.warns(DatabaseWarning, match="column 'age' has texts among numbers") as warned:
+        assert read(path, "csv")["age"].tolist() == ["1", "2", "unknown"]
+    assert len(warned) == 1
     path = write(folder, "a,b\n" + "1,2\n" * 600_000 + "x,2\n")
     with pytest.warns(DatabaseWarning, match=r"database .*: column 0 has texts among numbers"):
         read(path, "csv")

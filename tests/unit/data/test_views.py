@@ -51,6 +51,7 @@ CSV = [
 
 
 @pytest.mark.parametrize("text", CSV)
+@pytest.mark.filterwarnings("ignore:.* has texts among numbers")
 def test_a_view_of_a_csv_file_is_the_frame_without_hidden_columns(folder: Path, text: str) -> None:
     path = folder / "data.csv"
     path.write_bytes(text.encode())
