@@ -42,7 +42,7 @@ def main(words: Sequence[str]) -> None:
     try:
         records, node = load_records(given), read_node(now.data_path)
         method = now.parameters.get("method")
-        reply = guard.answered(records, node, method, lambda frames: answer(module, records, node, frames))
+        reply = guard.answered(records, node, method, lambda frames: answer(module, records, node, frames, out))
     except NotAllowed as error:
         _end(str(error), NOT_ALLOWED_CODE)
     except AlgorithmFailed as error:
@@ -57,13 +57,13 @@ def main(words: Sequence[str]) -> None:
     write_records(out, reply)
 
 
-def answer(module: str, records: Records, node: Node, frames: Frames) -> Records:
-    """The reply to the records of a task. Raises whatever the function does."""
+def answer(module: str, records: Records, node: Node, frames: Frames, out: str | None = None) -> Records:
+    """The reply to the records of a task, which will be written to ``out``. Raises whatever the function does."""
     sys.path.insert(0, os.getcwd())  # not before: the process that checks runs no code of the algorithm
     about, data = records.data, records.sets["task"]["input"].tobytes()
     backend = _backend(node, about, records.sets.get("answers", {}))
     try:
-        with task_files.written(node, backend, data) as ready, without_waiting():
+        with task_files.written(node, backend, data, beside=out) as ready, without_waiting():
             call = Call(backend, ready, backend.databases, frames)
             result = eras.answer(module, data, call, allow_pickle=about["allow_pickle"])
     except Wants:

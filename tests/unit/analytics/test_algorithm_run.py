@@ -143,6 +143,16 @@ def test_a_partial_function_that_never_ends_is_ended(federation: Federation, hos
     assert error.value.message.count("timeout: 'partial' was ended after its time limit of 0.5 s") == 3
 
 
+def test_a_task_that_is_killed_leaves_nothing_among_temporary_files(
+    federation: Federation, hospitals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    with pytest.raises(SessionFailed):
+        run(federation, hospitals, "never_ends", timeout_s=0.5, isolated=False)
+    assert not [*(tmp_path / "temporary").rglob("fedpkg-task-*")]
+
+
 def test_an_organization_that_is_named_twice_in_a_task_is_an_error(federation: Federation, hospitals: Path) -> None:
     with pytest.raises(SessionFailed, match=r"organization 1 \(Hospital B\) is named twice in one task"):
         run(federation, hospitals, "twice")
