@@ -286,7 +286,7 @@ class Session:
         rows = {row.round_number: row for row in self.models}
         row = rows.get(max(rows, default=0) if round_number is None else round_number)
         if row is None:
-            what = f"model of round {round_number}; it has {sorted(rows)}" if rows else "model: its strategy has none"
+            what = f"model of round {round_number}; it has {sorted(rows)}" if rows else "model: no round has made one"
             raise NotFound(f"session {self._id} has no {what}")
         if row.pruned is not None:
             raise NotFound(f"model {row.model_id} was pruned ({row.pruned})")

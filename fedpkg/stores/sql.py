@@ -382,7 +382,7 @@ class StateStore:
         if meanings:
             raise NotFound(f"{ref!r} is ambiguous: {_some(meanings)}", hint="give more of it", ref=ref)
         if len(sessions) == 1:
-            raise NotFound(f"session {sessions[0]} has no model: its strategy has none", ref=ref)
+            raise NotFound(f"session {sessions[0]} has no model: no round has made one", ref=ref)
         known = [str(row[0]) for row in self._database.rows("select model_id from models")]
         raise NotFound(
             f"there is no model {ref!r} in {self._database.where}{nearest(ref, known)}",
