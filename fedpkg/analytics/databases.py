@@ -70,7 +70,7 @@ def read(
     read_it = _READERS.get(kind.lower())
     if read_it is None:
         raise _unknown(kind, about or "database")
-    where = about or "database " + re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", uri)
+    where = about or f"database {_without_password(uri)}"
     path = uri
     if not is_url(uri):
         path = check_path(uri, where, is_folder=kind.lower() == "folder")
@@ -92,6 +92,10 @@ def is_url(uri: str) -> bool:
     return bool(_URL.match(uri))
 
 
+def _without_password(uri: str) -> str:
+    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", uri)
+
+
 def is_windows_path(uri: str) -> bool:
     """Whether it is a path of Windows, on a machine that has another system."""
     return os.name != "nt" and bool(_WINDOWS.match(uri))
@@ -110,7 +114,7 @@ def _unknown(kind: str, where: str) -> DataError:
 def check_path(uri: str, where: str, *, is_folder: bool) -> str:
     """The path of a database. Raises DataError: there is no such file or folder, or it is something else."""
     if is_url(uri):
-        raise DataError(f"{where}: {uri} is not a path", hint="download the file, and give its path")
+        raise DataError(f"{where}: {_without_password(uri)} is not a path", hint="download the file, and give its path")
     if is_windows_path(uri):
         raise DataError(
             f"{where}: {uri} is a Windows path, and this machine is not Windows",

@@ -162,6 +162,7 @@ def test_mixed_types_and_decimal_commas_are_warnings_with_the_remedy(folder: Pat
         (__file__, "folder", "is not a folder"),
         ("/dev/null", "csv", "is not a regular file"),
         ("https://x/data.csv", "csv", "is not a path"),
+        ("https://me:secret@x/data.csv", "csv", "https://me:…@x/data.csv is not a path"),
         ("x", "cvs", "unknown type 'cvs'; did you mean 'csv'"),
         ("x", "omop", "of type omop are not supported: they need R with the OHDSI packages"),
         ("x", "sparql", "need SPARQLWrapper"),
