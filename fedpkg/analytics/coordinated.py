@@ -175,20 +175,18 @@ class Coordinated(Recorded):
             for place, one in enumerate(each):
                 assert one.ended is not None
                 status, result, log = one.ended
-                told.append({"status": status, "log": log, "has_result": result is not None})
+                told.append({"status": status, "log": log})
                 if result is not None:
                     results[f"{number}-{place}"] = _array(result)
             answers.append(told)
         about = {
             "task_id": job.task_id,
-            "name": job.name,
             "databases": list(job.databases),
             "organizations": [
                 {"organization_id": one.organization_id, "name": one.name, "attributes": dict(one.attributes)}
                 for one in self.organizations()
             ],
             "image": self.image,
-            "initiator": self.organization_id,
             "asked": job.asked,
             "allow_pickle": self._allow_pickle,
             "created_at": self._now,
