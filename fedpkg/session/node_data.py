@@ -16,7 +16,7 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 from fedpkg.analytics import databases as readers
 from fedpkg.analytics.central_program import DEFAULT
@@ -272,6 +272,11 @@ def _databases(
 def _matches(label: str, pattern: str, client_ids: Sequence[str]) -> dict[str, str]:
     """What a pattern gives to each client: the match whose path has the client's id, or else the next one."""
     where = f"clients.databases.{label} (--database {label}=…)"
+    if "://" in pattern and _password(pattern):
+        raise DataError(
+            f"{where}: the address has a password, which would be stored with the configuration",
+            hint="write the address to the configuration of the node (--node-config), a file that nobody else may read",
+        )
     if "{client_id}" in pattern:
         return {one: _existing(pattern.replace("{client_id}", one), where) for one in client_ids}
     if "://" in pattern:
@@ -295,6 +300,13 @@ def _matches(label: str, pattern: str, client_ids: Sequence[str]) -> dict[str, s
         if all(len(each) == 1 for each in named.values()):
             return {one: os.path.abspath(each[0]) for one, each in named.items()}
     return {one: os.path.abspath(path) for one, path in zip(client_ids, paths, strict=True)}
+
+
+def _password(address: str) -> str | None:
+    try:
+        return urlsplit(address).password
+    except ValueError:  # reported where the address is used
+        return None
 
 
 def _existing(path: str, where: str) -> str:

@@ -345,3 +345,11 @@ def test_a_database_on_a_server_needs_the_network(federation: Federation, hospit
     with pytest.raises(ConfigError, match="is on a server, and isolated tasks have no network"):
         given = {"arguments": ["column=age"], "databases": {"default": "postgresql://db.example.org/patients"}}
         run(federation, hospitals, "moments", **given)
+
+
+def test_a_password_is_not_stored_with_the_configuration(federation: Federation, hospitals: Path) -> None:
+    with pytest.raises(DataError, match="the address has a password, which would be stored") as error:
+        run(
+            federation, hospitals, "mean", databases={"default": "postgresql://me:geheim@h/x"}, arguments=["column=age"]
+        )
+    assert "geheim" not in str(error.value)
