@@ -25,13 +25,12 @@ from fedpkg.analytics.coordinated import Coordinated, name_of
 from fedpkg.analytics.current import Call
 from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.in_process import InProcess, MockNode
-from fedpkg.analytics.node import Node, read_node
+from fedpkg.analytics.node import DEFAULT, Node, read_node
 from fedpkg.analytics.policy import NotAllowed, policy_of
 from fedpkg.analytics.recorded import Recorded
 from fedpkg.client import coordinator
 from fedpkg.client.coordinator import SessionEnded, Step
 
-DEFAULT = "default"  # the label of a database that is used unless others are named
 RESULT, SENT = "result", "sent.json"  # files that are kept; the suffix of the first is the form of its content
 FAILURES = 5  # that an error names
 _LAST_LINES = 14  # of a traceback, in the session's error

@@ -9,6 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 FILE = "node.json"  # in the folder of a node's data
+DEFAULT = "default"  # the label of a database that is used unless others are named
 
 
 @dataclass(frozen=True)

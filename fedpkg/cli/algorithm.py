@@ -102,7 +102,7 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _options(*, databases: tuple[str, ...], organizations: str, no_isolate: bool, **given: Any) -> AlgorithmOptions:
-    from fedpkg.analytics.central_program import DEFAULT
+    from fedpkg.analytics.node import DEFAULT
     from fedpkg.session.algorithm_run import AlgorithmOptions
 
     found: dict[str, str] = {}

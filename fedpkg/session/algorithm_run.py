@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Any
 
 from fedpkg.analytics import eras
-from fedpkg.analytics.central_program import DEFAULT, RESULT, SENT
+from fedpkg.analytics.central_program import RESULT, SENT
+from fedpkg.analytics.node import DEFAULT
 from fedpkg.compute_package.algorithm import Function, read_algorithm
 from fedpkg.config import RunConfig
 from fedpkg.config_reading import config_of

@@ -19,8 +19,7 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 from fedpkg.analytics import databases as readers
-from fedpkg.analytics.central_program import DEFAULT
-from fedpkg.analytics.node import FILE, Database, Node, read_node, write_node
+from fedpkg.analytics.node import DEFAULT, FILE, Database, Node, read_node, write_node
 from fedpkg.analytics.policy import NotAllowed, Policy, policy_of
 from fedpkg.compute_package.algorithm import RPC, read_algorithm
 from fedpkg.compute_package.signing import read_signatures, signature_path
@@ -275,7 +274,7 @@ def _matches(label: str, pattern: str, client_ids: Sequence[str]) -> dict[str, s
     if "://" in pattern and _password(pattern):
         raise DataError(
             f"{where}: the address has a password, which would be stored with the configuration",
-            hint="write the address to the configuration of the node (--node-config), a file that nobody else may read",
+            hint="write the address to the configuration of the node (--node-config), which only you can read",
         )
     if "{client_id}" in pattern:
         return {one: _existing(pattern.replace("{client_id}", one), where) for one in client_ids}

@@ -19,11 +19,9 @@ from fedpkg.analytics.current import Call, current
 from fedpkg.analytics.errors import EnvironmentVariableNotFoundError, UserInputError
 from fedpkg.analytics.legacy import calling as legacy
 from fedpkg.analytics.log import error, info
-from fedpkg.analytics.node import Node
+from fedpkg.analytics.node import DEFAULT, Node
 from fedpkg.analytics.v4.environment import NoTasks
 from fedpkg.analytics.v4.wrappers import load_data
-
-_DEFAULT = "default"
 
 
 class DataFormat(Enum):
@@ -173,7 +171,7 @@ def dispatch_rpc(
 ) -> Any:
     """Call the function that an input asks for. After an error, the process ends with exit code 1."""
     try:
-        return _dispatched(data, input_data, module, token, _DEFAULT, use_new_client)
+        return _dispatched(data, input_data, module, token, DEFAULT, use_new_client)
     except Exception as failure:  # whatever the algorithm raises
         error(calling.traceback_of(failure) if log_traceback else f"{type(failure).__name__}: {failure}")
         sys.exit(1)
@@ -235,7 +233,7 @@ def _may_pickle() -> bool:
 
 
 def _label() -> str:
-    return os.environ.get("USER_REQUESTED_DATABASE_LABEL") or _DEFAULT
+    return os.environ.get("USER_REQUESTED_DATABASE_LABEL") or DEFAULT
 
 
 def _database() -> tuple[str, str]:

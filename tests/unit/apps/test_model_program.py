@@ -147,7 +147,7 @@ def test_validate_writes_the_metrics(app: Path) -> None:
 def test_the_package_runs_with_a_strategy_of_a_run_yaml(app: Path, tmp_path: Path) -> None:
     build_from_app(app, tmp_path / "package.tar.gz")
     package = open_package(tmp_path / "package.tar.gz", tmp_path / "cache")
-    assert package.spec.calls_app and package.spec.python_env == "pyproject.toml"
+    assert package.spec.served == ("flwr", "flwr-datasets") and package.spec.python_env == "pyproject.toml"
     preload = preloads_for(PackageOnDisk("", package.root, package.folder, package.spec))["-m _fedpkg_model_app"]
     assert {"fedpkg.apps.model_program", "flwr.clientapp.ClientApp"} <= set(preload.modules)
     options = ["--clients", "2", "--rounds", "2", "--seed-model", str(app / "in.npz"), "--home", str(tmp_path / "home")]

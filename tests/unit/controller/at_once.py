@@ -53,6 +53,7 @@ class InProcess(OnSite):
         remove_tree(job.place.folder)  # of a session that was killed
         remove_tree(job.place.version)
         job.place.folder.mkdir(parents=True)
+        (job.place.version / "state").mkdir(parents=True)
         if failure is not None:
             return Answer(status="failed", failure=failure, **facts)
         self.write(job)

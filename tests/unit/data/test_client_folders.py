@@ -86,7 +86,7 @@ def test_a_single_folder_is_called_by_its_name(folder: Path) -> None:
 def test_nothing_found_is_an_error(folder: Path) -> None:
     with pytest.raises(DataError, match=r"clients.folders: there are no folders in .*mehr"):
         find(folder)
-    with pytest.raises(DataError, match=r"clients.folders \(--data\): nothing matches .*x-\*"):
+    with pytest.raises(DataError, match=r"clients.folders \(--data, --database\): nothing matches .*x-\*"):
         find(folder / "x-*")
 
 

@@ -101,6 +101,7 @@ def test_task_json_says_who_and_when_and_what(bench: Bench, tmp_path: Path) -> N
         "session_id": "session-1",
         "round_number": 7,
         "client_id": "Zürich",
+        "attributes": {},
         "partition_id": 3,
         "num_partitions": 9,
         "entry_point": "validate",
