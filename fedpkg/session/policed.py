@@ -16,11 +16,13 @@ import msgspec
 
 from fedpkg.analytics.node import Node, read_node
 from fedpkg.analytics.policy import NotAllowed, Policy, policy_of
+from fedpkg.errors import StoreError
 from fedpkg.waist.answer import Answer, Failure
 from fedpkg.waist.executor import Executor
 from fedpkg.waist.order import Order
 
 FILE = "calls.sqlite"  # in the home
+_WAIT_S = 5.0  # for another session that counts
 
 
 class Calls:
@@ -30,9 +32,23 @@ class Calls:
         self._path = path
 
     def take(self, collaboration: str, organization: str, function: str, call: str, *, maximum: int) -> bool:
-        """Whether a call is one of the first ``maximum``; it counts from now on. The same call counts once."""
+        """Whether a call is one of the first ``maximum``; it counts from now on. The same call counts once.
+
+        Raises:
+            StoreError: The file is locked or damaged, or cannot be written.
+        """
+        try:
+            return self._take(collaboration, organization, function, call, maximum)
+        except sqlite3.Error as error:
+            raise StoreError(
+                f"{self._path}: calls of {function} cannot be counted: {error}",
+                hint="close the program that has the file open, or restore a copy of it; then `fedpkg session resume`",
+                path=str(self._path),
+            ) from error
+
+    def _take(self, collaboration: str, organization: str, function: str, call: str, maximum: int) -> bool:
         key = (collaboration, organization, function)
-        connection = sqlite3.connect(self._path, isolation_level=None)
+        connection = sqlite3.connect(self._path, timeout=_WAIT_S, isolation_level=None)
         try:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS calls (collaboration TEXT, organization TEXT, function TEXT, call TEXT, "

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
+import pytest
+
+from fedpkg.errors import StoreError
+from fedpkg.session import policed
 from fedpkg.session.policed import Calls
 
 
@@ -26,3 +32,20 @@ def test_a_refused_call_does_not_count(tmp_path: Path) -> None:
     calls = Calls(tmp_path / "calls.sqlite")
     assert not calls.take("c", "north", "mean", "s/1", maximum=0)
     assert calls.take("c", "north", "mean", "s/2", maximum=1)
+
+
+def test_a_file_of_calls_that_another_program_locks_is_an_error_with_its_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(policed, "_WAIT_S", 0.0)
+    path = tmp_path / "calls.sqlite"
+    calls = Calls(path)
+    assert calls.take("c", "north", "mean", "s/1", maximum=2)
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(StoreError, match=r"calls\.sqlite: calls of mean cannot be counted: database is locked"):
+            calls.take("c", "north", "mean", "s/2", maximum=2)
+    assert calls.take("c", "north", "mean", "s/3", maximum=2), "what could not be counted does not count"
+    path.write_text("no database" * 100)
+    with pytest.raises(StoreError, match="cannot be counted: file is not a database"):
+        calls.take("c", "north", "mean", "s/4", maximum=2)
