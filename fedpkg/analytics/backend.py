@@ -1,4 +1,4 @@
-"""What clients of all eras need from whatever runs tasks at organisations: a session, or functions in this process."""
+"""What clients of all eras need from whatever runs tasks at organizations: a session, or functions in this process."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ CRASHED, NOT_ALLOWED, KILLED, UNKNOWN = "crashed", "not allowed", "killed by use
 
 @dataclass(frozen=True)
 class Organization:
-    """An organisation of the collaboration. Ids count from 1; ``attributes`` are those of its entity (domain …)."""
+    """An organization of the collaboration. Ids count from 1; ``attributes`` are those of its entity (domain …)."""
 
     organization_id: int
     name: str
@@ -22,7 +22,7 @@ class Organization:
 
 @dataclass(frozen=True)
 class Run:
-    """A task at one organisation. ``result`` is None while there is none, and ``log`` says why the run failed."""
+    """A task at one organization. ``result`` is None while there is none, and ``log`` says why the run failed."""
 
     run_id: int
     task_id: int
@@ -47,7 +47,7 @@ class Backend(Protocol):
     databases: list[str]
 
     def organizations(self) -> Sequence[Organization]:
-        """All organisations of the collaboration, in the order of their ids."""
+        """All organizations of the collaboration, in the order of their ids."""
         ...
 
     def create(
@@ -62,7 +62,7 @@ class Backend(Protocol):
         """Record a task, and return its id, from 1. It does not run before `run`.
 
         Raises:
-            ValueError: there is no such organisation, or one is named twice.
+            ValueError: there is no such organization, or one is named twice.
         """
         ...
 
@@ -75,7 +75,7 @@ class Backend(Protocol):
         ...
 
     def runs(self, task_id: int) -> Sequence[Run]:
-        """The runs of a task, in the order in which its organisations were named. KeyError: there is no such task."""
+        """The runs of a task, in the order in which its organizations were named. KeyError: there is no such task."""
         ...
 
     def about(self, task_id: int) -> Mapping[str, Any]:

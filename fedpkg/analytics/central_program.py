@@ -91,7 +91,7 @@ def main(module: str) -> None:
 
 
 def _call(module: str, backend: Recorded, node: Node, asked: Mapping[str, Any]) -> bytes:
-    """The result of the central function; of a partial one, those of all organisations by name."""
+    """The result of the central function; of a partial one, those of all organizations by name."""
     era, method, is_central = asked["era"], asked["method"], asked["kind"] == "central"
     allow_pickle = asked["allow_pickle"]
     data = eras.write_input(
@@ -130,7 +130,7 @@ def _call(module: str, backend: Recorded, node: Node, asked: Mapping[str, Any]) 
 
 
 def _organizations(step: Step, named: list[str] | None) -> tuple[list[Organization], dict[int, str]]:
-    """The organisations that take part, and the client of each."""
+    """The organizations that take part, and the client of each."""
     chosen = [one for one in step.clients if named is None or one.client_id in named]
     chosen.sort(key=lambda one: one.position)
     everyone = [Organization(one.position + 1, one.client_id, dict(one.attributes)) for one in chosen]
@@ -192,7 +192,7 @@ def _log_warnings(session: Coordinated) -> None:
 
 
 def _failures(backend: Recorded) -> str:
-    """Which organisations have failed, as an addition to an error."""
+    """Which organizations have failed, as an addition to an error."""
     names = {one.organization_id: one.name for one in backend.organizations()}
     runs = [run for task in backend.tasks() for run in backend.runs(task.task_id) if run.log]
     found = [f"{names[run.organization_id]}, task {run.task_id}: {run.log}" for run in runs]
@@ -202,7 +202,7 @@ def _failures(backend: Recorded) -> str:
 
 
 def _sent(backend: Recorded, asked: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """What each organisation sent: the size and digest of each result, and its beginning."""
+    """What each organization sent: the size and digest of each result, and its beginning."""
     names = {one.organization_id: one.name for one in backend.organizations()}
     for task in backend.tasks():
         for run in backend.runs(task.task_id):

@@ -34,14 +34,14 @@ _STATUSES = {
 
 @dataclass
 class _Job:
-    """A task at one organisation: what it is sent, and how it ended."""
+    """A task at one organization: what it is sent, and how it ended."""
 
     input_: bytes
     organization_id: int
     databases: Sequence[str]
     name: str
     task_id: int
-    asked: int = 1  # organisations that the same is asked of
+    asked: int = 1  # organizations that the same is asked of
     method: str = ""
     depth: int = 1
     answers: list[list[_Job]] = field(default_factory=list)  # of the tasks that it wanted
@@ -58,10 +58,10 @@ class Coordinated(Recorded):
     Args:
         rounds: those of `fedpkg.client.coordinator`.
         step: the first of them.
-        clients: the id of the client of each organisation, by its id.
+        clients: the id of the client of each organization, by its id.
 
     Attributes:
-        failures: which tasks have no result at which organisation, and why.
+        failures: which tasks have no result at which organization, and why.
     """
 
     def __init__(
@@ -149,7 +149,7 @@ class Coordinated(Recorded):
         self._was_asked = True
 
     def _request(self, jobs: Sequence[_Job]) -> Request:
-        """One request for tasks at different organisations. Equal payloads are one object, and written once."""
+        """One request for tasks at different organizations. Equal payloads are one object, and written once."""
         known: dict[Any, Records] = {}
         payloads = {}
         for job in jobs:
@@ -253,7 +253,7 @@ class Coordinated(Recorded):
 
 
 def _groups(jobs: Sequence[_Job]) -> list[list[_Job]]:
-    """The fewest requests for these tasks: an organisation is once in each, and all call the same function."""
+    """The fewest requests for these tasks: an organization is once in each, and all call the same function."""
     groups: dict[tuple[str, int], list[_Job]] = {}
     times: Counter[tuple[str, int]] = Counter()
     for job in jobs:

@@ -56,7 +56,7 @@ class SubtakCreationError(ClientError):
 
 
 class CollectOrganizationError(ClientError):
-    """The organisations cannot be listed."""
+    """The organizations cannot be listed."""
 
 
 class CollectResultsError(ClientError):

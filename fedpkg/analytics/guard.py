@@ -82,7 +82,7 @@ def check_call(policy: Policy, node: Node, asked: calling.Input, *, number: int 
     """Raises NotAllowed: the policy does not allow this call.
 
     Args:
-        number: Of organisations that the same is asked of; None: the session calls its central function at the host.
+        number: Of organizations that the same is asked of; None: the session calls its central function at the host.
             A task may call a function that takes a client, too: that does not exempt it from this rule.
     """
     known = node.algorithm

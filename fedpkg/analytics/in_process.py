@@ -1,7 +1,7 @@
 """Runs tasks by calling their functions in this process: the backend of the mocks.
 
 Inputs and results are bytes, as between real nodes, so a value that cannot be sent fails here as well. Each task gets
-copies of its organisation's frames.
+copies of its organization's frames.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ IMAGE = "mock_image"
 
 @dataclass(frozen=True)
 class MockNode:
-    """An organisation with the frames of its node by label, in the order in which tasks get them."""
+    """An organization with the frames of its node by label, in the order in which tasks get them."""
 
     organization: Organization
     frames: Mapping[str, Any] = field(default_factory=dict)
@@ -48,7 +48,7 @@ class _Network:
     folder: Path | None = None
 
     def folder_of(self, organization_id: int, depth: int) -> Path:
-        """The folder of a task's files. Tasks of an organisation that do not run at the same time have the same one."""
+        """The folder of a task's files. Tasks of an organization that do not run at the same time have the same one."""
         if self.folder is None:
             self.folder = Path(tempfile.mkdtemp(prefix="fedpkg-mock-"))
             weakref.finalize(self, shutil.rmtree, self.folder, ignore_errors=True)
@@ -60,7 +60,7 @@ class InProcess(Recorded):
 
     Args:
         module: The algorithm.
-        nodes: All organisations; the caller is the first one. Ids are those of their organisations.
+        nodes: All organizations; the caller is the first one. Ids are those of their organizations.
         answer: Answers one input; `fedpkg.analytics.eras.answer`, by default.
         client: Makes the client that functions get as ``mock_client``, from their backend.
     """
@@ -77,7 +77,7 @@ class InProcess(Recorded):
     ) -> None:
         by_id = {one.organization.organization_id: one for one in nodes}
         if not nodes or len(by_id) < len(nodes):
-            raise ValueError("a network needs organisations with data, each with its own id")
+            raise ValueError("a network needs organizations with data, each with its own id")
         network = _Network(module, by_id, answer, client, collaboration_id, image)
         self._begin(network, nodes[0], list(nodes[0].frames), 0)
 
@@ -93,11 +93,11 @@ class InProcess(Recorded):
         self._errors: dict[int, BaseException] = {}  # of tasks: what the first function that failed has raised
 
     def frames_of(self, organization_id: int) -> Mapping[str, Any]:
-        """The frames of an organisation by label, and no copies of them."""
+        """The frames of an organization by label, and no copies of them."""
         return self._network.nodes[organization_id].frames
 
     def node_of(self, organization_id: int) -> int:
-        """The id of an organisation's node."""
+        """The id of an organization's node."""
         given = self._network.nodes[organization_id].node_id
         return organization_id if given is None else given
 

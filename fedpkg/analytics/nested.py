@@ -1,4 +1,4 @@
-"""A function at an organisation that creates tasks itself: it is run again with their results, and never waits.
+"""A function at an organization that creates tasks itself: it is run again with their results, and never waits.
 
 The first time that it looks at a result, its task ends with a reply that has the new tasks. The coordinator runs them
 and sends the task again, with all results so far. No slot is held meanwhile; the function must depend only on its
@@ -23,7 +23,7 @@ class Wants(BaseException):
 class Nested(Recorded):
     """The backend of a task. ``answers`` are those to its tasks of earlier attempts, in the order of their creation.
 
-    Each answer is a list with the status, the log, and the result (bytes) of each organisation.
+    Each answer is a list with the status, the log, and the result (bytes) of each organization.
     """
 
     answers: Sequence[Sequence[tuple[str, bytes | None, str]]] = ()

@@ -1,4 +1,4 @@
-"""What a node knows: its organisation, its databases by label, its environment and its policy, from its node.json."""
+"""What a node knows: its organization, its databases by label, its environment and its policy, from its node.json."""
 
 from __future__ import annotations
 
@@ -30,13 +30,13 @@ class Database:
 
 @dataclass(frozen=True)
 class Node:
-    """The node of one organisation. Ids count from 1.
+    """The node of one organization. Ids count from 1.
 
     Args:
         environment: Variables for its algorithms.
         policy: Plain values, for `fedpkg.analytics.policy.policy_of`; empty: it allows everything.
         algorithm: What the runner knows of the algorithm: name, digest, signers, and its functions by name.
-        initiator: The organisation whose function creates the tasks: its name and its id, as texts.
+        initiator: The organization whose function creates the tasks: its name and its id, as texts.
         shares_logs: Whether the researcher sees what an algorithm prints, and the texts of its exceptions.
         withheld: Labels of databases that the policy keeps from every algorithm, with the rule.
     """
@@ -55,7 +55,7 @@ class Node:
 
     @property
     def node_id(self) -> int:
-        """That of its organisation, which has one node."""
+        """That of its organization, which has one node."""
         return self.organization_id
 
 

@@ -145,12 +145,12 @@ class Policy:
                 raise NotAllowed(f"{where}.{key}", "its value is not allowed")
 
     def check_organizations(self, name: str, *, initiator: Sequence[str], number: int | None) -> None:
-        """Raises NotAllowed: another organisation may not start tasks here, or too few are asked.
+        """Raises NotAllowed: another organization may not start tasks here, or too few are asked.
 
         Args:
             name: The function.
-            initiator: Name and id of the organisation whose function created the task.
-            number: Of the organisations that are asked for the same result; None: it is a central function.
+            initiator: Name and id of the organization whose function created the task.
+            number: Of the organizations that are asked for the same result; None: it is a central function.
         """
         allowed = self.allowed_organizations
         if allowed is not None and not any(one in allowed for one in initiator):
@@ -158,7 +158,7 @@ class Policy:
         least = self._rule(name).minimum_organizations or self.minimum_organizations
         if number is not None and least is not None and number < least:
             raise NotAllowed(
-                "minimum_organizations", f"{name} was asked of {number} organisations, and must be of {least} or more"
+                "minimum_organizations", f"{name} was asked of {number} organizations, and must be of {least} or more"
             )
 
     def maximum_calls_of(self, name: str) -> int | None:

@@ -122,7 +122,7 @@ class Recorded:
         return [one for one in self._tasks if one.task_id not in self._runs]
 
     def end(self, task: Task, ended: Sequence[tuple[str, bytes | None, str]]) -> None:
-        """Note the status, result and log of all runs of a task, in the order of its organisations."""
+        """Note the status, result and log of all runs of a task, in the order of its organizations."""
         self._runs[task.task_id] = [self._run(task, place, *one) for place, one in enumerate(ended)]
 
     def _run(self, task: Task, place: int, status: str, result: bytes | None = None, log: str = "") -> Run:

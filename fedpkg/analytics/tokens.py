@@ -1,6 +1,6 @@
-"""Tokens of tasks, in the form of a JSON Web Token. They say which task, node and organisation a function runs for.
+"""Tokens of tasks, in the form of a JSON Web Token. They say which task, node and organization a function runs for.
 
-A token here opens nothing: a function reaches other organisations only through the program that runs it.
+A token here opens nothing: a function reaches other organizations only through the program that runs it.
 """
 
 from __future__ import annotations

@@ -61,7 +61,7 @@ def _next_commands(settings: Settings, folder: Path, template: str) -> list[tupl
         place, tables = shlex.quote(str(folder / ALGORITHM)), shlex.quote(f"default={folder / 'data'}/*.csv")
         run = f"algorithm run {place} --method average --arg column=age --database {tables}"
         return [
-            (settings.command(run), "run it at three organisations"),
+            (settings.command(run), "run it at three organizations"),
             (f"fedpkg algorithm list {place}", "its functions and their arguments"),
         ]
     run = shlex.quote(str(folder if template == MESSAGE_APP else folder / "run.yaml"))

@@ -120,22 +120,22 @@ def algorithm(
     in_process: bool = False,
     timeout_s: Timeout = 3600.0,
 ) -> Coordinator:
-    """Run the central function of a federated algorithm, whose tasks call its partial functions at organisations.
+    """Run the central function of a federated algorithm, whose tasks call its partial functions at organizations.
 
     docs/how-to/algorithms.md describes algorithms.
 
     Args:
         folder: Folder of the algorithm, relative to the run.yaml. Default: `package`.
         module: Its Python module. Default: the one that its Dockerfile or setup.py names, or the only package.
-        method: The function to call. A partial one is called at all organisations.
+        method: The function to call. A partial one is called at all organizations.
         arguments: Its arguments by name. null: none.
         positional: Its arguments by position. null: none.
         input: Further keys of its input, for algorithms of versions 1 to 3: `query`, `sheet_name` or `output_format`.
         databases: Labels of the databases that it is given, in this order. null: all of `clients.databases`, or else
             `default`, or all that the host has.
-        host: The organisation at which the central function runs, and whose data it is given. null: the first one, of
+        host: The organization at which the central function runs, and whose data it is given. null: the first one, of
             `organizations` if that is set.
-        organizations: The organisations that take part. null: all.
+        organizations: The organizations that take part. null: all.
         kind: Whether the function is central or partial. Default: as its source says.
         era: The version of the contract: v3 (of versions 1 to 3), v4 or v5. Default: as its source says.
         isolated: Run the algorithm isolated, whatever `isolate.enabled` is. Set it to false for your own code only.
@@ -143,7 +143,7 @@ def algorithm(
             For your own code and nodes only.
         most_tasks: Number of tasks that the function may create.
         in_process: Call partial functions in the process of the central one, as a mock does. That process then has the
-            data of all organisations.
+            data of all organizations.
     """
     if not Path(folder).is_dir():
         raise ValueError(f"folder: there is no folder {folder}")

@@ -67,7 +67,7 @@ class ServerConfiguration:
 
 @dataclass(frozen=True)
 class Federation:
-    """The files of a folder: nodes by organisation, and the server's configuration, if there is one."""
+    """The files of a folder: nodes by organization, and the server's configuration, if there is one."""
 
     nodes: Mapping[str, NodeConfiguration]
     server: ServerConfiguration | None = None
@@ -98,12 +98,12 @@ def read_federation(
     api_keys: Mapping[str, Secret] | None = None,
     environment: str | None = None,
 ) -> Federation:
-    """The configurations in a folder: of a node by its organisation's name, or by the API key that its entity has.
+    """The configurations in a folder: of a node by its organization's name, or by the API key that its entity has.
 
-    A single file is the configuration of all nodes. Organisations without a file have no configuration.
+    A single file is the configuration of all nodes. Organizations without a file have no configuration.
 
     Raises:
-        ConfigError: a file is wrong, belongs to no organisation, or two belong to one.
+        ConfigError: a file is wrong, belongs to no organization, or two belong to one.
     """
     if folder.is_file():
         return Federation(dict.fromkeys(organizations, read_node_configuration(folder, environment=environment)))

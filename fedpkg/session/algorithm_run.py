@@ -33,7 +33,7 @@ class AlgorithmOptions:
 
     Args:
         arguments: Texts ``name=value``, the arguments of the function.
-        nodes: A file of entities, the organisations; or their number. None: one for each match of the database.
+        nodes: A file of entities, the organizations; or their number. None: one for each match of the database.
         databases: Patterns of paths by label.
         node_config: A folder with the configurations of the nodes.
         organizations: Names of those that take part; empty: all.

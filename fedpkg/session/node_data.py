@@ -154,7 +154,7 @@ def _federation(config: RunConfig, clients: Sequence[ClientData]) -> Federation:
 
 
 def _collaboration(config: RunConfig) -> str:
-    """The name of the collaboration that the organisations belong to; nothing, if it has none."""
+    """The name of the collaboration that the organizations belong to; nothing, if it has none."""
     entities = entities_of(config.clients)
     parents = [] if entities is None else [one.parent for one in entities.clients if one.parent is not None]
     return parents[0] if parents else ""

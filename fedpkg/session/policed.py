@@ -1,6 +1,6 @@
 """An executor that keeps those rules of nodes' policies that no single task can: how often a function was called.
 
-Calls are counted in the home, by collaboration, organisation and function, before a task runs: also those that fail,
+Calls are counted in the home, by collaboration, organization and function, before a task runs: also those that fail,
 and those of earlier sessions. A task that is repeated after a kill is the same call.
 """
 
@@ -26,7 +26,7 @@ _WAIT_S = 5.0  # for another session that counts
 
 
 class Calls:
-    """Counts calls of functions at organisations, in a file."""
+    """Counts calls of functions at organizations, in a file."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

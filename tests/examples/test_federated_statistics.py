@@ -380,7 +380,7 @@ BAD = [
     ("mean_and_variance", {"columns": []}, "columns is a list of names"),
     ("mean_and_variance", {"columns": ["x", "x"]}, "'x' is there twice"),
     ("mean_and_variance", {"columns": ["text"]}, "column 'text' is not numeric"),
-    ("mean_and_variance", {"columns": ["none"]}, "column 'none' has no value at any organisation"),
+    ("mean_and_variance", {"columns": ["none"]}, "column 'none' has no value at any organization"),
     ("mean_and_variance", {"columns": ["inf"]}, "column 'inf' has 1 infinite values"),
     ("contingency_table", {"row": "x", "column": "none"}, "no row has a value in both 'x' and 'none'"),
     ("histogram", {"column": "none"}, "column 'none' has no value"),
@@ -414,7 +414,7 @@ BAD = [
     ("cox", {"duration": "time", "event": "y", "predictors": ["x"]}, "coefficients of 'x' grow"),
     ("cox", {"duration": "time", "event": "x", "predictors": ["y"]}, "column 'x': an event is 1 or"),
     ("cox", {"duration": "time", "event": "y", "predictors": ["x"], "ties": "exact"}, "ties is efron or breslow"),
-    ("kaplan_meier", {"duration": "none", "event": "y"}, "no organisation has an event"),
+    ("kaplan_meier", {"duration": "none", "event": "y"}, "no organization has an event"),
     ("kaplan_meier", {"duration": "time", "event": "y", "confidence": 95}, "confidence is between 0 and 1"),
     ("pca", {"columns": ["x", "text"]}, "column 'text' is not numeric"),
     ("pca", {"columns": ["x", "y"], "components": 3}, "components is between 1 and the number of columns"),
@@ -435,7 +435,7 @@ def test_a_column_that_identifies_rows_is_no_category():
         run("contingency_table", [frame], row="id", column="id")
 
 
-def test_counts_that_an_organisation_hides_are_not_taken_for_zero(example_on_the_path):
+def test_counts_that_an_organization_hides_are_not_taken_for_zero(example_on_the_path):
     from federated_statistics.tables import chi_squared, total
 
     assert total([3, 0, 4]) == 7 and total([3, None]) is None

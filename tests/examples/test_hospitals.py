@@ -41,7 +41,7 @@ def test_a_function_that_one_hospital_does_not_allow_fails_with_its_name_and_rul
         run(folder, "quantiles", "column=bmi", "probabilities=0.5")
     assert "coast, task 1 (partial_counts_below): not_allowed: " in error.value.message
     assert "allowed_functions: partial_counts_below is not in the list" in error.value.message
-    assert "north, task 1" not in error.value.message and "1 of 3 organisations have no result" in error.value.message
+    assert "north, task 1" not in error.value.message and "1 of 3 organizations have no result" in error.value.message
 
 
 @pytest.mark.soak

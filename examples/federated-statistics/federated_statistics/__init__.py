@@ -1,6 +1,6 @@
-"""Statistics over organisations. Each result equals that of the pooled rows, which never leave their organisation.
+"""Statistics over organizations. Each result equals that of the pooled rows, which never leave their organization.
 
-Functions whose name starts with ``partial_`` run on the rows of one organisation and return counts and sums. The others
+Functions whose name starts with ``partial_`` run on the rows of one organization and return counts and sums. The others
 are central: they ask for these and combine them.
 """
 

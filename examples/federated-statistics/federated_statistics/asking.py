@@ -1,4 +1,4 @@
-"""One call of a partial function at organisations."""
+"""One call of a partial function at organizations."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from typing import Any
 
 
 def ask(client: Any, method: str, organizations: Sequence[int] | None, **arguments: Any) -> list[Any]:
-    """The result of a partial function at each organisation, in their order.
+    """The result of a partial function at each organization, in their order.
 
     Raises:
-        RuntimeError: an organisation has no result. A result without it would be that of other rows.
+        RuntimeError: an organization has no result. A result without it would be that of other rows.
     """
     ids = list(organizations) if organizations else [one["id"] for one in client.organization.list()]
     input_ = {"method": method, "kwargs": arguments}
@@ -18,7 +18,7 @@ def ask(client: Any, method: str, organizations: Sequence[int] | None, **argumen
     results = [one for one in client.wait_for_results(task_id=task["id"]) if one is not None]
     if len(results) < len(ids):
         raise RuntimeError(
-            f"{method}: {len(ids) - len(results)} of {len(ids)} organisations have no result. Their logs say why; "
+            f"{method}: {len(ids) - len(results)} of {len(ids)} organizations have no result. Their logs say why; "
             "to compute without them, name the others in organizations"
         )
     return results

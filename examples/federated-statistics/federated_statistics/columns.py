@@ -1,4 +1,4 @@
-"""Columns of an organisation's table: numbers, categories, and the design matrix of a regression."""
+"""Columns of an organization's table: numbers, categories, and the design matrix of a regression."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def partial_levels(frame: pd.DataFrame, columns: list[str], categorical: list[st
 def agreed_levels(
     client: Any, columns: Sequence[str], categorical: Sequence[str], organizations: Sequence[int] | None
 ) -> Levels:
-    """The levels of all organisations, of each column that is categorical at one of them.
+    """The levels of all organizations, of each column that is categorical at one of them.
 
     Raises:
         ValueError: a column has a single level.

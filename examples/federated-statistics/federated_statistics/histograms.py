@@ -28,8 +28,8 @@ def histogram(
 ) -> dict[str, Any]:
     """Counts of values in bins of the same width; the last one has its upper edge. Values outside are counted apart.
 
-    Without ``lower`` and ``upper``, the bins cover all values: each organisation tells its range, rounded outwards to
-    two digits, so that it need not be the value of a row. A count is None where an organisation hides a part of it,
+    Without ``lower`` and ``upper``, the bins cover all values: each organization tells its range, rounded outwards to
+    two digits, so that it need not be the value of a row. A count is None where an organization hides a part of it,
     because it is small (``minimum_count`` of its policy).
     """
     if bins < 1:
@@ -37,7 +37,7 @@ def histogram(
     if lower is None or upper is None:
         told = [one for one in ask(client, "partial_range", organizations, column=column) if one["count"]]
         if not told:
-            raise ValueError(f"column '{column}' has no value at any organisation")
+            raise ValueError(f"column '{column}' has no value at any organization")
         lower = min(one["lower"] for one in told) if lower is None else lower
         upper = max(one["upper"] for one in told) if upper is None else upper
     if not lower < upper:
@@ -102,7 +102,7 @@ def quantiles(
     asked = {"column": column, "limits": []}
     count = sum(one["count"] for one in ask(client, "partial_counts_below", organizations, **asked))
     if not count:
-        raise ValueError(f"column '{column}' has no value at any organisation")
+        raise ValueError(f"column '{column}' has no value at any organization")
     places = [(count - 1) * one for one in probabilities]
     ranks = sorted({rank for place in places for rank in (math.floor(place), math.ceil(place))})
     # The value of a rank is the least x for which more than rank values are <= x. It is in (low, high].

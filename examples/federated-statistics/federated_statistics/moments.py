@@ -59,7 +59,7 @@ def mean_and_variance(client: Any, columns: list[str], organizations: list[int] 
     for name in columns:
         moments = reduce(Moments.merged, (Moments.read(one[name]) for one in told))
         if not moments.count:
-            raise ValueError(f"column '{name}' has no value at any organisation")
+            raise ValueError(f"column '{name}' has no value at any organization")
         variance = float(moments.squares[0]) / (moments.count - 1) if moments.count > 1 else None
         found[name] = {
             "count": moments.count,
@@ -115,7 +115,7 @@ class Design:
 
     @property
     def arguments(self) -> dict[str, Any]:
-        """What `standardised` needs at an organisation."""
+        """What `standardised` needs at an organization."""
         return {
             "predictors": self.predictors,
             "levels": self.levels,
@@ -131,7 +131,7 @@ def agreed_design(
     others: Sequence[str],
     organizations: Sequence[int] | None,
 ) -> Design:
-    """The design that all organisations share.
+    """The design that all organizations share.
 
     Raises:
         ValueError: no row is complete, or a term has the same value in all rows.
@@ -160,6 +160,6 @@ def standardised(
     mean: list[float],
     scale: list[float],
 ) -> tuple[np.ndarray, ...]:
-    """The complete rows of the design matrix, with mean 0 and spread 1 over all organisations, and of other columns."""
+    """The complete rows of the design matrix, with mean 0 and spread 1 over all organizations, and of other columns."""
     x, *rest = complete(design(frame, predictors, levels), *(numbers(frame, name) for name in others))
     return (x - np.array(mean)) / np.array(scale), *rest

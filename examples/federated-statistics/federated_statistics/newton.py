@@ -1,4 +1,4 @@
-"""Newton's method on sums that organisations compute, and the table of its result."""
+"""Newton's method on sums that organizations compute, and the table of its result."""
 
 from __future__ import annotations
 
@@ -90,5 +90,5 @@ def table(names: Sequence[str], coefficients: np.ndarray, covariance: np.ndarray
 
 
 def summed(told: Sequence[dict[str, Any]], key: str) -> np.ndarray:
-    """The sum over organisations, in their order."""
+    """The sum over organizations, in their order."""
     return np.sum([np.array(one[key], dtype=float) for one in told], axis=0)

@@ -1,4 +1,4 @@
-"""Principal components from the covariance matrix, which is a sum over organisations."""
+"""Principal components from the covariance matrix, which is a sum over organizations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Times and events: the Kaplan-Meier estimate, and the event times that organisations share."""
+"""Times and events: the Kaplan-Meier estimate, and the event times that organizations share."""
 
 from __future__ import annotations
 
@@ -62,14 +62,14 @@ def event_times(
     levels: Levels,
     organizations: Sequence[int] | None,
 ) -> dict[float, int]:
-    """The times at which an event took place at any organisation, in order, and how many took place then."""
+    """The times at which an event took place at any organization, in order, and how many took place then."""
     asked = {"duration": duration, "event": event, "predictors": list(predictors), "levels": levels}
     told = ask(client, "partial_event_times", organizations, **asked)
     counts: Counter[float] = Counter()
     for one in told:
         counts.update(dict(zip(one["times"], one["events"], strict=True)))
     if not counts:
-        raise ValueError(f"no organisation has an event: '{event}' is nowhere 1 in a complete row")
+        raise ValueError(f"no organization has an event: '{event}' is nowhere 1 in a complete row")
     return dict(sorted(counts.items()))
 
 

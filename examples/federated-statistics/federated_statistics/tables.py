@@ -19,7 +19,7 @@ from .columns import MOST_LEVELS, categories, in_order
 def contingency_table(client: Any, row: str, column: str, organizations: list[int] | None = None) -> dict[str, Any]:
     """How often each pair of values of two columns occurs, and Pearson's chi-squared.
 
-    A count is None where an organisation hides a part of it, because it is small (``minimum_count`` of its policy).
+    A count is None where an organization hides a part of it, because it is small (``minimum_count`` of its policy).
     """
     told = ask(client, "partial_table", organizations, row=row, column=column)
     rows = in_order({a for one in told for a in one["counts"]})

@@ -333,7 +333,7 @@ class AlgorithmClient(ContainerClient):
             return self.parent.get_results(task_id)  # type: ignore[no-any-return]
 
     class Organization(SubClient):
-        """Organisations of the collaboration."""
+        """Organizations of the collaboration."""
 
         def get(self, id_: int) -> dict[str, Any]:
             return self.parent.request(f"organization/{id_}")  # type: ignore[no-any-return]

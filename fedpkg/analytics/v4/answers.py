@@ -1,4 +1,4 @@
-"""What a server of version 4 or 5 tells of organisations, tasks and runs: dicts in the published form."""
+"""What a server of version 4 or 5 tells of organizations, tasks and runs: dicts in the published form."""
 
 from __future__ import annotations
 

@@ -22,10 +22,10 @@ from fedpkg.analytics.v4 import answers
 
 
 class Results(list):  # type: ignore[type-arg]
-    """The results of a task, in the order in which its organisations were named.
+    """The results of a task, in the order in which its organizations were named.
 
-    An organisation that failed has no result, so there can be fewer results than organisations. ``failed`` has the
-    runs without a result by organisation id.
+    An organization that failed has no result, so there can be fewer results than organizations. ``failed`` has the
+    runs without a result by organization id.
     """
 
     def __init__(self, results: Sequence[Any], failed: Mapping[int, Run]) -> None:
@@ -116,7 +116,7 @@ class Client:
     ) -> dict[str, Any]:
         if not organizations or isinstance(organizations, int):
             given = f"organizations={organizations!r} is no list" if organizations else "none is given"
-            raise ValueError(f"a task needs at least one organisation, but {given}; give a list of their ids")
+            raise ValueError(f"a task needs at least one organization, but {given}; give a list of their ids")
         backend = self._backend
         task_id = backend.create(
             input_,
@@ -201,13 +201,13 @@ class Client:
             name: str = "subtask",
             description: str | None = None,
         ) -> dict[str, Any]:
-            """Create a task that runs a function at organisations, on the databases of this one.
+            """Create a task that runs a function at organizations, on the databases of this one.
 
             Args:
                 input_: ``{"method": name of the function, "args": […], "kwargs": {…}}``.
 
             Raises:
-                ValueError: No organisation, one that does not exist, or one twice.
+                ValueError: No organization, one that does not exist, or one twice.
                 SerialisationError: The input has a type that JSON lacks.
             """
             method = input_.get("method") if isinstance(input_, Mapping) else None
@@ -219,7 +219,7 @@ class Client:
             return self.parent._one("task", task_id)  # type: ignore[no-any-return]
 
     class Run(SubClient):
-        """Runs: a task at one organisation each. ``status`` and ``log`` say whether and why one failed."""
+        """Runs: a task at one organization each. ``status`` and ``log`` say whether and why one failed."""
 
         def get(self, id_: int) -> dict[str, Any]:
             return self.parent._one("run", id_)  # type: ignore[no-any-return]
@@ -238,7 +238,7 @@ class Client:
             return None if run.result is None else _value(run)
 
         def from_task(self, task_id: int) -> list[Any]:
-            """The results of a task. Organisations that failed have none, which is printed; see `Results`."""
+            """The results of a task. Organizations that failed have none, which is printed; see `Results`."""
             parent = self.parent
             runs = parent._runs(task_id)
             failed = {one.organization_id: one for one in runs if one.result is None}
@@ -246,11 +246,11 @@ class Client:
                 names = "; ".join(
                     f"{parent._name_of(id_)} (id {id_}): {one.status}: {last_line(one)}" for id_, one in failed.items()
                 )
-                warn(f"task {task_id}: {len(failed)} of {len(runs)} organisations have no result: {names}")
+                warn(f"task {task_id}: {len(failed)} of {len(runs)} organizations have no result: {names}")
             return Results([_value(one) for one in runs if one.result is not None], failed)
 
     class Organization(SubClient):
-        """Organisations of the collaboration."""
+        """Organizations of the collaboration."""
 
         def get(self, id_: int) -> dict[str, Any]:
             return self.parent._one("organization", id_)  # type: ignore[no-any-return]
@@ -293,10 +293,10 @@ class TaskByName(Client.Task):
         name: str = "subtask",
         description: str | None = None,
     ) -> dict[str, Any]:
-        """Create a task that runs a function at organisations, on the databases of this one.
+        """Create a task that runs a function at organizations, on the databases of this one.
 
         Raises:
-            ValueError: No organisation, one that does not exist, or one twice.
+            ValueError: No organization, one that does not exist, or one twice.
             SerialisationError: An argument has a type that JSON lacks.
         """
         data = input_by_name(method, arguments)

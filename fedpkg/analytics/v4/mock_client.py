@@ -19,13 +19,13 @@ _FORMER = "input_data"  # in earlier versions, and often still: a dict of option
 
 
 class MockAlgorithmClient(Client):
-    """Runs an algorithm as nodes do, one organisation after the other, in this process.
+    """Runs an algorithm as nodes do, one organization after the other, in this process.
 
     Args:
-        datasets: For each organisation a list of its databases: dicts with ``database`` (a DataFrame, or a path with
+        datasets: For each organization a list of its databases: dicts with ``database`` (a DataFrame, or a path with
             ``db_type``) and, where they apply, ``query``, ``sheet_name``, ``preprocessing`` and ``label``.
         module: The name of the algorithm's module.
-        organization_ids, node_ids: One for each organisation; 0, 1, … by default. The first are those of the client.
+        organization_ids, node_ids: One for each organization; 0, 1, … by default. The first are those of the client.
         on_failure: "raise": a task whose function fails raises what it raised, where the task is created. "record": as
             in production, the run has failed and its task has fewer results.
 
@@ -79,7 +79,7 @@ class MockAlgorithmClient(Client):
     @staticmethod
     def _ids(given: Sequence[int] | None, number: int, name: str) -> list[int]:
         if given and len(given) != number:
-            raise ValueError(f"{name} has {len(given)} ids, but there are datasets of {number} organisations")
+            raise ValueError(f"{name} has {len(given)} ids, but there are datasets of {number} organizations")
         return list(given or range(number))
 
     @property
@@ -103,7 +103,7 @@ class MockAlgorithmClient(Client):
 
 
 def _frames(datasets: Sequence[Mapping[str, Any]], organization_id: int) -> dict[str, Any]:
-    where = f"datasets of organisation {organization_id}"
+    where = f"datasets of organization {organization_id}"
     if isinstance(datasets, Mapping) or not isinstance(datasets, Sequence):
         raise UserInputError(f"{where}: a {type(datasets).__name__} is given; give a list of dicts, one a database")
     frames: dict[str, Any] = {}

@@ -36,12 +36,12 @@ class RunMetaData(TaskMetaData):
 
 
 def central(func: Function) -> Function:
-    """Declare a function that combines what others send; its task runs at one organisation."""
+    """Declare a function that combines what others send; its task runs at one organization."""
     return _declared(func, AlgorithmStepType.CENTRAL_COMPUTE)
 
 
 def federated(func: Function) -> Function:
-    """Declare a function that runs at each organisation, on its data."""
+    """Declare a function that runs at each organization, on its data."""
     return _declared(func, AlgorithmStepType.FEDERATED_COMPUTE)
 
 

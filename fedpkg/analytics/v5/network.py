@@ -19,11 +19,11 @@ _DATABASES = "write [{'label': 'my_label'}] or [{'type': 'dataframe', 'dataframe
 
 
 class MockNetwork:
-    """Organisations with data, and a user who asks them.
+    """Organizations with data, and a user who asks them.
 
     Args:
         module_name: The name of the algorithm's module.
-        datasets: For each organisation its data by label: DataFrames, or dicts with ``database``: a DataFrame, or a
+        datasets: For each organization its data by label: DataFrames, or dicts with ``database``: a DataFrame, or a
             path with ``db_type``, which is read at once.
         on_failure: "raise": a task whose function fails raises what it raised, where the task is created. "record": as
             in production, the run has failed and its task has fewer results.
@@ -33,7 +33,7 @@ class MockNetwork:
         user_client: Creates tasks; it has the calls of the client of functions.
         hq: The tasks, runs, results and data frames, as a server tells of them.
 
-    Ids of organisations and nodes count from 1.
+    Ids of organizations and nodes count from 1.
     """
 
     def __init__(
@@ -242,7 +242,7 @@ def _frame(given: Any, label: str, number: int) -> Any:
         return database
     if not isinstance(given, Mapping) or database is None:
         raise UserInputError(
-            f"datasets of organisation {number}: {label!r} is a {type(given).__name__}; give a DataFrame, or "
+            f"datasets of organization {number}: {label!r} is a {type(given).__name__}; give a DataFrame, or "
             "{'database': a DataFrame, or a path with 'db_type'}"
         )
     return load_data(database, kind)

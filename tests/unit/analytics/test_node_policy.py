@@ -50,7 +50,7 @@ def config_of(nodes: Path, method: str, *overrides: str, package: Path = NOSY, *
 
 
 def call(federation: Federation, nodes: Path, method: str, *, number: int = 3, **arguments: Any) -> Any:
-    """What `central` says about a call of a partial function at some organisations."""
+    """What `central` says about a call of a partial function at some organizations."""
     words = [f"method={method}", f"arguments={json.dumps(arguments)}", f"number={number}"]
     return result_of(federation.home, federation.run(config_of(nodes, "central", arguments=words)))
 
@@ -137,7 +137,7 @@ def test_one_node_refuses_and_the_others_answer(federation: Federation, nodes: P
         ("allowed_algorithms: ['nos.']", ""),
         ("allowed_organizations: [south]", "allowed_organizations: north is not in the list"),
         ("allowed_organizations: [north]", ""),
-        ("minimum_organizations: 3", "minimum_organizations: tamper was asked of 2 organisations"),
+        ("minimum_organizations: 3", "minimum_organizations: tamper was asked of 2 organizations"),
         ("minimum_organizations: 2", ""),
         ("maximum_calls: 0", "maximum_calls: tamper was called 0 times"),
     ],

@@ -129,14 +129,14 @@ def test_patterns_and_lengths_of_arguments() -> None:
     assert refused(policy, "f", b="abc") and refused(policy, "f", b={"x": 1, "y": 2, "z": 3})
 
 
-def test_few_organisations_and_strange_initiators_are_refused() -> None:
+def test_few_organizations_and_strange_initiators_are_refused() -> None:
     policy = policy_of(ALL_RULES)
     policy.check_organizations("partial_mean", initiator=("North", "1"), number=3)
     policy.check_organizations("partial_mean", initiator=("South", "2"), number=3)
     policy.check_organizations("central", initiator=("North", "1"), number=None)
     with pytest.raises(NotAllowed, match="allowed_organizations: West is not in the list"):
         policy.check_organizations("partial_mean", initiator=("West", "3"), number=3)
-    with pytest.raises(NotAllowed, match="partial_mean was asked of 2 organisations, and must be of 3 or more"):
+    with pytest.raises(NotAllowed, match="partial_mean was asked of 2 organizations, and must be of 3 or more"):
         policy.check_organizations("partial_mean", initiator=("North", "1"), number=2)
     with pytest.raises(NotAllowed, match="must be of 4 or more"):
         policy.check_organizations("partial_table", initiator=("North", "1"), number=3)

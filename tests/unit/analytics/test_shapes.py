@@ -87,7 +87,7 @@ def test_the_first_of_two_frames_is_the_database_that_is_named_first(run: Any) -
     }
 
 
-def test_metadata_are_those_of_each_organisation(run: Any) -> None:
+def test_metadata_are_those_of_each_organization(run: Any) -> None:
     found = run("v4-shapes", "who", hospitals())
     assert [one["rows"] for one in found] == [40, 2, 25]
     assert len({one["organization"] for one in found}) == len({one["name"] for one in found}) == 3
@@ -98,7 +98,7 @@ def test_loops_that_wait_end_at_once(run: Any) -> None:
     assert run("v4-shapes", "polled", hospitals()) == [[40, 2, 25], [40, 2, 25]]
 
 
-def test_a_task_that_fails_at_one_organisation_has_the_results_of_the_others_and_its_reason(run: Any) -> None:
+def test_a_task_that_fails_at_one_organization_has_the_results_of_the_others_and_its_reason(run: Any) -> None:
     found = run("v4-shapes", "survey", hospitals())
     assert found["results"] == [40, 25]
     assert found["status"] == "failed"

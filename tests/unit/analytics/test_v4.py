@@ -165,7 +165,7 @@ def test_a_task_runs_when_its_status_is_first_looked_at(client: Any) -> None:
     assert type(pickle.loads(pickle.dumps(first))) is dict
 
 
-def test_results_runs_and_organisations_have_the_published_form(client: Any) -> None:
+def test_results_runs_and_organizations_have_the_published_form(client: Any) -> None:
     task = client.task.create({"method": "rows"}, [1, 0], description="count")
     assert client.wait_for_results(task_id=task["id"], interval=300) == [1, 3]
     assert client.result.from_task(1) == [1, 3] and client.result.get(2) == 3
@@ -182,22 +182,22 @@ def test_results_runs_and_organisations_have_the_published_form(client: Any) -> 
     assert all(name in client.task.get(1) for name in names)
 
 
-def test_an_organisation_that_failed_is_named_and_its_result_is_left_out(
+def test_an_organization_that_failed_is_named_and_its_result_is_left_out(
     client: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     task = client.task.create({"method": "rows_of_many", "kwargs": {"least": 2}}, [0, 1])
     results = client.wait_for_results(task["id"])
     assert results == [3] and list(results.failed) == [1] and "DataError" in results.failed[1].log
     assert capsys.readouterr().out.endswith(
-        "warn > task 1: 1 of 2 organisations have no result: mock-1 (id 1): crashed: "
+        "warn > task 1: 1 of 2 organizations have no result: mock-1 (id 1): crashed: "
         "fedpkg.analytics.errors.DataError: 1 rows are fewer than 2\n"
     )
     assert client.task.get(1)["status"] == "failed" and client.result.get(2) is None
 
 
 @pytest.mark.parametrize("none", [None, [], 1])
-def test_a_task_for_no_organisation_is_an_error(client: Any, none: Any) -> None:
-    with pytest.raises(ValueError, match="needs at least one organisation"):
+def test_a_task_for_no_organization_is_an_error(client: Any, none: Any) -> None:
+    with pytest.raises(ValueError, match="needs at least one organization"):
         client.task.create({"method": "rows"}, none)
 
 
@@ -256,7 +256,7 @@ def test_the_mock_raises_what_the_function_raised_with_its_own_traceback() -> No
     assert error.traceback[-1].name == "rows_of_many"
 
 
-def test_frames_are_copied_for_each_task_and_organisation(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_frames_are_copied_for_each_task_and_organization(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "spoiling.py").write_text(
         "from fedpkg.analytics.v4.decorators import data\n\n\n"
         "@data(1)\ndef spoil(df):\n    df['age'] += 1\n    return [int(one) for one in df['age']]\n"
@@ -270,7 +270,7 @@ def test_frames_are_copied_for_each_task_and_organisation(tmp_path: Path, monkey
     assert list(frame["age"]) == [1]
 
 
-def test_ids_of_organisations_and_nodes_are_those_that_are_given() -> None:
+def test_ids_of_organizations_and_nodes_are_those_that_are_given() -> None:
     datasets = [[{"database": FRAMES["patients"]}], [{"database": FRAMES["patients"]}]]
     with importable("v4-shapes"):
         client = MockAlgorithmClient(datasets, "shapes_v4", 5, organization_ids=[12, 10], node_ids=[7, 8])
@@ -278,14 +278,14 @@ def test_ids_of_organisations_and_nodes_are_those_that_are_given() -> None:
         task = client.task.create({"method": "partial_who"}, [10])
         assert client.wait_for_results(task["id"])[0]["organization"] == 10
         assert client.all_node_ids == [7, 8] and len(client.tasks) == len(client.runs) == len(client.results) == 1
-    with pytest.raises(ValueError, match="organization_ids has 1 ids, but there are datasets of 2 organisations"):
+    with pytest.raises(ValueError, match="organization_ids has 1 ids, but there are datasets of 2 organizations"):
         MockAlgorithmClient(datasets, "shapes_v4", organization_ids=[1])
 
 
 @pytest.mark.parametrize(
     ("datasets", "message"),
     [
-        ([{"database": FRAMES["visits"]}], "datasets of organisation 0: a dict is given; give a list of dicts"),
+        ([{"database": FRAMES["visits"]}], "datasets of organization 0: a dict is given; give a list of dicts"),
         ([[FRAMES["visits"]]], "database 1 is no dict with the key 'database'"),
     ],
 )
@@ -301,7 +301,7 @@ def test_databases_are_read_and_preprocessed(tmp_path: Path, capsys: pytest.Capt
     with importable("v4-shapes"):
         client = MockAlgorithmClient([[dataset]], "shapes_v4")
         assert client.wait_for_results(client.task.create({"method": "rows"}, [0])["id"]) == [2]
-    said = "warn > datasets of organisation 0: database 1 has the key 'colour', which is not used; there are: database,"
+    said = "warn > datasets of organization 0: database 1 has the key 'colour', which is not used; there are: database,"
     assert capsys.readouterr().out.startswith(said)
 
 

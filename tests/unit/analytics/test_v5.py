@@ -203,14 +203,14 @@ def test_databases_that_are_not_there_are_named(databases: Any, error: type[Exce
 
 def test_datasets_and_arguments_of_another_form_are_refused() -> None:
     with importable("v5-average"):
-        with pytest.raises(UserInputError, match="datasets of organisation 1: 'default' is a list; give a DataFrame"):
+        with pytest.raises(UserInputError, match="datasets of organization 1: 'default' is a list; give a DataFrame"):
             MockNetwork("average_v5", [{"default": [1, 2]}])
         network = MockNetwork("average_v5", DATA)
         with pytest.raises(TypeError, match="arguments of partial_average is a list; it must be a dict"):
             network.user_client.task.create([1], "partial_average", arguments=["age"])  # type: ignore[arg-type]
         with pytest.raises(SerialisationError, match="arguments of partial_average"):
             network.user_client.task.create([1], "partial_average", arguments={"column_name": {1}})
-        with pytest.raises(ValueError, match="at least one organisation"):
+        with pytest.raises(ValueError, match="at least one organization"):
             network.user_client.task.create([], "partial_average")
 
 

@@ -166,7 +166,7 @@ def test_a_wrong_field_is_an_error_with_its_place(folder: Path, text: str, words
     assert "node.yaml" in str(caught.value)
 
 
-def test_nodes_of_a_folder_belong_to_organisations_by_name_or_key(folder: Path) -> None:
+def test_nodes_of_a_folder_belong_to_organizations_by_name_or_key(folder: Path) -> None:
     write(folder, FLAT, "anything.yaml")
     write(folder, "databases: {default: b.csv}", "small-organization.yml")
     write(folder, "application: {description: Test, jwt_secret_key: x, logging: {level: info}, port: 5000}", "s.yaml")

@@ -13,7 +13,7 @@ from fedpkg.session import policed
 from fedpkg.session.policed import Calls
 
 
-def test_calls_are_counted_by_collaboration_organisation_and_function(tmp_path: Path) -> None:
+def test_calls_are_counted_by_collaboration_organization_and_function(tmp_path: Path) -> None:
     path = tmp_path / "calls.sqlite"
     assert [Calls(path).take("c", "north", "mean", f"s/{n}", maximum=2) for n in range(4)] == [True, True, False, False]
     for other in (("d", "north", "mean"), ("c", "south", "mean"), ("c", "north", "sum")):

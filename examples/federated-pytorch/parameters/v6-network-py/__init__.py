@@ -1,4 +1,4 @@
-"""A small network that organisations train together, written for versions 1 to 3: a master, and functions RPC_…"""
+"""A small network that organizations train together, written for versions 1 to 3: a master, and functions RPC_…"""
 
 import time
 
@@ -8,7 +8,7 @@ from vantage6.tools.util import info
 
 
 def master(client, data, outcome, predictors, rounds=5, steps=5, learning_rate=0.1):
-    """Federated averaging: each organisation trains the global parameters, and their average is the next."""
+    """Federated averaging: each organization trains the global parameters, and their average is the next."""
     columns = [outcome, *predictors]
     sums = ask(client, "sums", columns=columns)
     rows = sum(one["rows"] for one in sums)
@@ -29,7 +29,7 @@ def master(client, data, outcome, predictors, rounds=5, steps=5, learning_rate=0
 
 
 def ask(client, method, **arguments):
-    """The result of a function at each organisation."""
+    """The result of a function at each organization."""
     ids = [one["id"] for one in client.get_organizations_in_my_collaboration()]
     task = client.create_new_task(input_={"method": method, "kwargs": arguments}, organization_ids=ids)
     while not task.get("complete"):
@@ -39,7 +39,7 @@ def ask(client, method, **arguments):
 
 
 def average_parameters_weighted(model, parameters, weights):
-    """Set a model's parameters to the weighted average of those of organisations."""
+    """Set a model's parameters to the weighted average of those of organizations."""
     with torch.no_grad():
         for place, parameter in enumerate(model.parameters()):
             terms = (one[place] * weight for one, weight in zip(parameters, weights, strict=True))

@@ -1,4 +1,4 @@
-"""A small network that organisations train together, written for version 4, with the arithmetic of fedpkg's Weights.
+"""A small network that organizations train together, written for version 4, with the arithmetic of fedpkg's Weights.
 
 JSON has no tensors, so that weights travel as nested lists. A float32 keeps all its bits on this way.
 """
@@ -51,7 +51,7 @@ def ask(client: Any, method: str, **arguments: Any) -> list[Any]:
     task = client.task.create(input_={"method": method, "kwargs": arguments}, organizations=ids, name=method)
     results = client.wait_for_results(task_id=task["id"])
     if len(results) < len(ids):
-        raise RuntimeError(f"{method}: {len(ids) - len(results)} of {len(ids)} organisations have no result")
+        raise RuntimeError(f"{method}: {len(ids) - len(results)} of {len(ids)} organizations have no result")
     return results
 
 
