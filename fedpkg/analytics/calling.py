@@ -6,7 +6,6 @@ function gets before these arguments come from its decorators, which ask for the
 
 from __future__ import annotations
 
-import difflib
 import importlib
 import inspect
 import os
@@ -28,6 +27,7 @@ from fedpkg.analytics.errors import (
     WrongArguments,
 )
 from fedpkg.analytics.log import warn
+from fedpkg.errors import nearest
 
 MULTIPLE = "multiple"  # a source of version 5: several frames by name, as one argument
 JOINED_BY = ","  # the labels of such a group
@@ -137,11 +137,9 @@ def find(module: ModuleType, method: str) -> Callable[..., Any]:
     there = [name for name, one in functions.items() if _is_own(one, module)] or list(functions)
     function = getattr(module, method, None)
     if not callable(function):
-        near = difflib.get_close_matches(method, there, 1)
-        meant = f"; did you mean {near[0]!r}?" if near else ""
         known = f" It has: {', '.join(sorted(there)) or 'no functions'}."
         what = "has no function" if function is None else f"has a {type(function).__name__}, and no function,"
-        raise MethodNotFoundError(f"module {module.__name__!r} {what} {method!r}{meant or '.'}{known}")
+        raise MethodNotFoundError(f"module {module.__name__!r} {what} {method!r}{nearest(method, there) or '.'}{known}")
     if not hasattr(function, STEP) and any(hasattr(getattr(module, name), STEP) for name in there):
         raise MethodNotFoundError(
             f"{method} of module {module.__name__!r} is not decorated with @federated or @central, as its other "
@@ -186,9 +184,7 @@ def check(function: Callable[..., Any], asked: Input, *, supplied: int | None = 
         if name in by_position and name in by_name:
             raise WrongArguments(f"{where} gets the argument {name!r} twice: in args and in kwargs. {takes}")
         if name not in by_name and not takes_any:
-            near = difflib.get_close_matches(str(name), by_name, 1)
-            meant = f"; did you mean {near[0]!r}?" if near else "."
-            raise WrongArguments(f"{where} has no argument {name!r}{meant} {takes}")
+            raise WrongArguments(f"{where} has no argument {name!r}{nearest(str(name), by_name) or '.'} {takes}")
     if len(asked.args) > len(positional) and not takes_more:
         there = _number(len(asked.args), "argument")
         raise WrongArguments(f"{where} takes {len(positional)} by position, but the input has {there} in args. {takes}")

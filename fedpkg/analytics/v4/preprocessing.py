@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from fedpkg.analytics.errors import UserInputError
+from fedpkg.errors import nearest
 
 
 def preprocess_data(data: Any, preproc_input: Sequence[Mapping[str, Any]]) -> Any:
@@ -26,9 +26,8 @@ def preprocess_data(data: Any, preproc_input: Sequence[Mapping[str, Any]]) -> An
         if name is None:
             raise UserInputError(f"{where} has no 'function'; there are: {', '.join(STEPS)}")
         if name not in STEPS:
-            near = difflib.get_close_matches(str(name), STEPS, 1)
-            meant = f"did you mean {near[0]!r}? " if near else ""
-            raise UserInputError(f"{where}: there is no function {name!r}; {meant}There are: {', '.join(STEPS)}")
+            near = nearest(str(name), STEPS) or "."
+            raise UserInputError(f"{where}: there is no function {name!r}{near} There are: {', '.join(STEPS)}")
         parameters = step.get("parameters") or {}
         taken = dict(list(inspect.signature(STEPS[name]).parameters.items())[1:])
         for parameter in parameters:
