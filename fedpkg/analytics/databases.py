@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 from fedpkg.analytics.node import Database
+from fedpkg.analytics.parquet import quoted, read_with_duckdb
 from fedpkg.errors import DataError, nearest
 
 if TYPE_CHECKING:
@@ -168,7 +169,7 @@ def count_rows(database: Database, *, about: str) -> int | None:
     if database.kind == "sql" and not is_url(database.uri):
         names = "SELECT name FROM sqlite_master WHERE type = 'table'"
         tables = read(database.uri, "sql", query=names, about=about)["name"]
-        counts = [f'SELECT count(*) AS n FROM "{one.replace(chr(34), chr(34) * 2)}"' for one in tables]
+        counts = [f"SELECT count(*) AS n FROM {quoted(one)}" for one in tables]
         return max((int(read(database.uri, "sql", query=one, about=about)["n"][0]) for one in counts), default=0)
     return None
 
@@ -349,7 +350,7 @@ def _from_sqlite(pandas: Any, path: str, query: str, where: str) -> pd.DataFrame
         address += "&immutable=1"  # nothing is written beside it, which may be read-only
     connection = sqlite3.connect(address, uri=True)
     try:
-        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _MAY else sqlite3.SQLITE_DENY)
+        let_only_read(connection)
         with warnings.catch_warnings():
             return pandas.read_sql_query(query, connection)
     except Exception as error:  # pandas wraps those of SQLite
@@ -357,6 +358,11 @@ def _from_sqlite(pandas: Any, path: str, query: str, where: str) -> pd.DataFrame
         raise DataError(f"{where}: the query failed: {cause}", hint=_ONE_SELECT) from error
     finally:
         connection.close()
+
+
+def let_only_read(connection: sqlite3.Connection) -> None:
+    """Let SQLite refuse all that a query would do beyond reading tables and calling functions, in sub-queries too."""
+    connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _MAY else sqlite3.SQLITE_DENY)
 
 
 def _from_server(pandas: Any, url: str, query: str, where: str) -> pd.DataFrame:
@@ -409,8 +415,6 @@ def _read_parquet(path: str, where: str, options: Mapping[str, Any]) -> pd.DataF
             raise DataError(f"{where}: {path} is not a Parquet file that can be read: {error}") from error
     if not importlib.util.find_spec("duckdb"):
         raise _missing(where, "pyarrow or DuckDB")
-    from fedpkg.analytics.parquet import read_with_duckdb
-
     return read_with_duckdb(path, where)
 
 

@@ -19,6 +19,7 @@ _OBJECTS = ("VARCHAR", "DATE", "BLOB", "NULL")
 _EXTENSIONS = re.compile(
     r"(U?Int|Float)\d+|boolean|string(\[python\])?"
 )  # nullable types of pandas, as its metadata say
+_SOURCE = "read_parquet(?, hive_partitioning = false)"
 _NO_NAME = re.compile(r"__index_level_\d+__")
 
 
@@ -29,7 +30,6 @@ def read_with_duckdb(path: str, where: str) -> Any:
 
     connection = duckdb.connect()
     try:
-        source = "read_parquet(?, hive_partitioning = false)"
         literal = [pattern_of(path)]
         types = types_of(connection, literal, where, path)
         told = metadata(connection, literal)
@@ -39,7 +39,7 @@ def read_with_duckdb(path: str, where: str) -> Any:
         columns = {
             name: _column(
                 pandas,
-                connection.execute(f"SELECT {quoted(name)} AS one FROM {source}", literal),
+                connection.execute(f"SELECT {quoted(name)} AS one FROM {_SOURCE}", literal),
                 kind,
                 str(of_pandas.get(name, {}).get("numpy_type", "")),
             )
@@ -56,8 +56,7 @@ def read_with_duckdb(path: str, where: str) -> Any:
 
 def types_of(connection: Any, pattern: list[str], where: str, path: str) -> dict[str, str]:
     """The types of a file's columns by name. Raises DataError: DuckDB cannot tell two columns apart."""
-    source = "read_parquet(?, hive_partitioning = false)"
-    described = connection.execute(f"DESCRIBE SELECT * FROM {source}", pattern).fetchall()
+    described = connection.execute(f"DESCRIBE SELECT * FROM {_SOURCE}", pattern).fetchall()
     types = {name: kind.strip('"') for name, kind, *_ in described}
     in_file = connection.execute("SELECT name, logical_type FROM parquet_schema(?)", pattern).fetchall()
     if strange := [name for name in types if name not in {one for one, _ in in_file}]:
@@ -132,6 +131,7 @@ def _indexed(pandas: Any, frame: Any, told: Mapping[str, Any]) -> Any:
 
 
 def quoted(name: str) -> str:
+    """A name as an SQL identifier."""
     return '"' + name.replace('"', '""') + '"'
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 import numpy.typing as npt
 
+from fedpkg.analytics.parquet import quoted
 from fedpkg.data.sources.base import Dataset
 from fedpkg.errors import DataError, nearest
 
@@ -63,11 +64,6 @@ def _words(text: str) -> str:
         about = next((line for line in lines[1:] if re.match(r"(Value with|Invalid|Maximum|Quote)", line)), lines[-1])
         return f"line {place[1]}: {about}"
     return re.sub(r"^[\w ]*Error: ", "", lines[0]) if lines else "unknown error"
-
-
-def quoted(name: str) -> str:
-    """A name as an SQL identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 class Rows:

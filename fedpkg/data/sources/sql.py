@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
 
+from fedpkg.analytics.databases import let_only_read
+from fedpkg.analytics.parquet import quoted
 from fedpkg.data.sources.base import Dataset
 from fedpkg.data.sources.csv import load_csv
 from fedpkg.data.sources.registry import register_dataset
-from fedpkg.data.sources.rows import TableSource, loaded, quoted
+from fedpkg.data.sources.rows import TableSource, loaded
 from fedpkg.errors import DataError
 
 _ROWS_AT_ONCE = 65_536
-_MAY = (sqlite3.SQLITE_SELECT, sqlite3.SQLITE_READ, sqlite3.SQLITE_FUNCTION, getattr(sqlite3, "SQLITE_RECURSIVE", 33))
 _ONE_SELECT = "write one SELECT (or WITH … SELECT), without ';'; nothing may be written"
 
 
@@ -70,7 +71,7 @@ class Sql(TableSource):
         connection = sqlite3.connect(f"file:{quote(str(file.absolute()))}?mode=ro", uri=True)
         try:
             # The query alone first: SQLite asks for each thing that it would do, also in a WITH or a sub-query.
-            connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_OK if action in _MAY else sqlite3.SQLITE_DENY)
+            let_only_read(connection)
             names = [column[0] for column in connection.execute(self.query).description or ()]
             connection.set_authorizer(None)
             columns = [f"c{number}" for number in range(len(names))]
