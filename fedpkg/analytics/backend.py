@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 # Words for the status of a run; these are those of vantage6.
-PENDING, ACTIVE, COMPLETED, FAILED = "pending", "active", "completed", "failed"
-CRASHED, NOT_ALLOWED, KILLED, UNKNOWN = "crashed", "not allowed", "killed by user", "unknown error"
+PENDING, COMPLETED, FAILED = "pending", "completed", "failed"
+CRASHED, NOT_ALLOWED, KILLED = "crashed", "not allowed", "killed by user"
 
 
 @dataclass(frozen=True)

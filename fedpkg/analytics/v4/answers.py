@@ -8,9 +8,8 @@ from typing import Any
 
 from fedpkg.analytics import answers
 from fedpkg.analytics.answers import link, time
-from fedpkg.analytics.backend import ACTIVE, COMPLETED, FAILED, PENDING, Backend, Organization, Run
-
-_OPEN = (PENDING, "initializing", ACTIVE)
+from fedpkg.analytics.backend import COMPLETED, FAILED, Backend, Organization, Run
+from fedpkg.analytics.words import has_task_failed, has_task_finished
 
 
 def organization(one: Organization) -> dict[str, Any]:
@@ -64,13 +63,13 @@ def task(backend: Backend, task_id: int) -> dict[str, Any]:
 def status(runs: Sequence[Run]) -> str:
     """The status of a task: failed if one of its runs is, else that of its first run that has not ended."""
     words = [one.status for one in runs]
-    if any(word not in (*_OPEN, COMPLETED) for word in words):
+    if any(map(has_task_failed, words)):
         return FAILED
-    return next((word for word in words if word in _OPEN), COMPLETED)
+    return next((word for word in words if not has_task_finished(word)), COMPLETED)
 
 
 def run(backend: Backend, one: Run, *, input_: bytes | None = None) -> dict[str, Any]:
-    has_ended = one.status not in _OPEN
+    has_ended = has_task_finished(one.status)
     created = time(backend.about(one.task_id).get("created_at"))
     return {
         "id": one.run_id,
