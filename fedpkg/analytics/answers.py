@@ -55,31 +55,51 @@ def last_line(run: Run) -> str:
     return lines[-1] if lines else "no reason is known"
 
 
-def requested(
-    endpoint: str,
-    method: str,
-    *,
-    posted: Callable[[], Any],
-    got: Callable[[str], Any],
-    there: str,
-) -> Any:
-    """What a server answers to a request, without a server.
+class Asked:
+    """What clients answer to requests, without a server."""
 
-    Args:
-        posted: Creates a task, for POST task.
-        got: Answers GET of a path; None: there is no answer to it.
-        there: The paths of GET that have an answer, for the message.
+    _gets = ""  # the paths of GET that have an answer, for messages
+    token: str
+    host: str | None
+    port: Any
+    path: str
 
-    Raises:
-        NotImplementedError: There is no answer.
-    """
-    verb, path = method.lower(), endpoint.strip("/").removeprefix("api/")
-    if verb == "post" and path == "task":
-        return posted()
-    answer = got(path) if verb == "get" else None
-    if answer is None:
-        raise NotImplementedError(
-            f"{verb.upper()} {endpoint}: there is no server, and this request has no answer here; there are: POST "
-            f"task, and GET of {there}"
-        )
-    return answer
+    @property
+    def headers(self) -> dict[str, str]:
+        return {"Authorization": f"Bearer {self.token}"}
+
+    @property
+    def base_path(self) -> str:
+        return f"{self.host}{f':{self.port}' if self.port else ''}{self.path}"
+
+    def request(
+        self,
+        endpoint: str,
+        json: Mapping[str, Any] | None = None,
+        method: str = "get",
+        params: Mapping[str, Any] | None = None,
+        **more: Any,
+    ) -> Any:
+        """What a server answers to a request, for the paths that functions may read, and to create a task.
+
+        Raises:
+            NotImplementedError: Any other path.
+        """
+        verb, path = method.lower(), endpoint.strip("/").removeprefix("api/")
+        if verb == "post" and path == "task":
+            return self._posted(json or {})
+        answer = self._got(path, params or {}) if verb == "get" else None
+        if answer is None:
+            raise NotImplementedError(
+                f"{verb.upper()} {endpoint}: there is no server, and this request has no answer here; there are: POST "
+                f"task, and GET of {self._gets}"
+            )
+        return answer
+
+    def _posted(self, body: Mapping[str, Any]) -> dict[str, Any]:
+        """Create the task of a POST."""
+        raise NotImplementedError
+
+    def _got(self, path: str, params: Mapping[str, Any]) -> Any:
+        """The answer to a GET; None: there is none to such a path."""
+        raise NotImplementedError

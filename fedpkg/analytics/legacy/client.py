@@ -14,7 +14,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from fedpkg.analytics import serialise, tokens
-from fedpkg.analytics.answers import NO_VPN, Task, requested
+from fedpkg.analytics.answers import NO_VPN, Asked, Task
 from fedpkg.analytics.backend import COMPLETED, Backend, Run
 from fedpkg.analytics.current import current
 from fedpkg.analytics.errors import ClientError, CollectResultsError, SubtakCreationError
@@ -24,7 +24,7 @@ C = TypeVar("C", bound="ContainerClient")
 _MOST_LOOKS = 100_000
 
 
-class ContainerClient:
+class ContainerClient(Asked):
     """The client that a central function gets as its first argument.
 
     Args:
@@ -34,6 +34,11 @@ class ContainerClient:
     Raises:
         ClientError: No function is running, or the token has expired or is that of another task.
     """
+
+    _gets = (
+        "task/ID, task/ID/result, organization, organization/ID, collaboration/ID, "
+        "collaboration/ID/organization and node/ID"
+    )
 
     def __init__(self, token: str, host: str = "", port: Any = None, path: str = "/api") -> None:
         call = current()
@@ -67,14 +72,6 @@ class ContainerClient:
         self.host_node_id = backend.node_id
         self.collaboration_id = backend.collaboration_id
         self.organization_id = backend.organization_id
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"}
-
-    @property
-    def base_path(self) -> str:
-        return f"{self.host}{f':{self.port}' if self.port else ''}{self.path}"
 
     def generate_path_to(self, endpoint: str) -> str:
         return f"{self.base_path}/{endpoint.lstrip('/')}"
@@ -144,30 +141,7 @@ class ContainerClient:
     def get_algorithm_address_by_label(self, task_id: int, label: str) -> Any:
         raise NotImplementedError(NO_VPN)
 
-    def request(
-        self,
-        endpoint: str,
-        json: Mapping[str, Any] | None = None,
-        method: str = "get",
-        params: Mapping[str, Any] | None = None,
-        **more: Any,
-    ) -> Any:
-        """What a server answers, for the paths that functions use.
-
-        Raises:
-            NotImplementedError: Any other path.
-        """
-        return requested(
-            endpoint,
-            method,
-            posted=lambda: self._posted(json or {}),
-            got=lambda path: self._got(path, dict(params or {})),
-            there="task/ID, task/ID/result, organization, organization/ID, collaboration/ID, "
-            "collaboration/ID/organization and node/ID",
-        )
-
     def _got(self, path: str, params: Mapping[str, Any]) -> Any:
-        """The answer to a GET; None: there is none to such a path."""
         kind, _, rest = path.partition("/")
         number, _, inner = rest.partition("/")
         id_ = int(number) if re.fullmatch(r"\d{1,18}", number) else None

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedpkg.analytics import serialise, tokens
-from fedpkg.analytics.answers import NO_VPN, Task, last_line, requested
+from fedpkg.analytics.answers import NO_VPN, Asked, Task, last_line
 from fedpkg.analytics.backend import Backend, Run
 from fedpkg.analytics.current import current
 from fedpkg.analytics.errors import ClientError, CollectResultsError, SubtakCreationError
@@ -33,8 +33,10 @@ class Results(list):  # type: ignore[type-arg]
         self.failed = failed
 
 
-class Client:
+class Client(Asked):
     """What the clients of versions 4 and 5, and those of the mocks, have in common."""
+
+    _gets = "task, run, result, organization and collaboration"
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
@@ -60,29 +62,7 @@ class Client:
         """Run a task, and all others that were created; returns its results. ``interval`` has no meaning here."""
         return self.result.from_task(task_id)  # type: ignore[no-any-return]
 
-    def request(
-        self,
-        endpoint: str,
-        json: Mapping[str, Any] | None = None,
-        method: str = "get",
-        params: Mapping[str, Any] | None = None,
-        **more: Any,
-    ) -> Any:
-        """What the server answers to a request, for the paths that functions may read, and to create a task.
-
-        Raises:
-            NotImplementedError: Any other path.
-        """
-        return requested(
-            endpoint,
-            method,
-            posted=lambda: self._posted(json or {}),
-            got=lambda path: self._got(path, dict(params or {})),
-            there="task, run, result, organization and collaboration",
-        )
-
     def _got(self, path: str, params: Mapping[str, Any]) -> Any:
-        """The answer to a GET; None: there is none to such a path."""
         if found := re.fullmatch(r"(task|run|result|organization)/(\d+)", path):
             return self._one(found[1], int(found[2]))
         if found := re.fullmatch(r"task/(\d+)/status", path):
@@ -346,14 +326,6 @@ class AlgorithmClient(Client):
         if hq_url is not None:
             self.task = TaskByName(self)
             self.session_id = 1
-
-    @property
-    def headers(self) -> dict[str, str]:
-        return {"Authorization": f"Bearer {self.token}"}
-
-    @property
-    def base_path(self) -> str:
-        return f"{self.host}{f':{self.port}' if self.port else ''}{self.path}"
 
     def authenticate(self, credentials: Any = None, path: Any = None) -> None:
         """Not possible: a function has the token of its task."""
