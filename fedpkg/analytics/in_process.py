@@ -35,6 +35,22 @@ class MockNode:
     node_id: int | None = None
 
 
+def mock_node(id_: int, frames: Mapping[str, Any], node_id: int | None = None) -> MockNode:
+    """The node of an organization that has its name from its id."""
+    return MockNode(Organization(id_, f"mock-{id_}", {"domain": f"mock-{id_}.org"}), frames, node_id)
+
+
+def ids_of(given: Sequence[int] | None, number: int, name: str) -> list[int]:
+    """The ids that a mock client was given as the argument ``name``; 0, 1, … by default.
+
+    Raises:
+        ValueError: There are more of them than organizations, or fewer.
+    """
+    if given and len(given) != number:
+        raise ValueError(f"{name} has {len(given)} ids, but there are datasets of {number} organizations")
+    return list(given or range(number))
+
+
 @dataclass
 class _Network:
     """What the backends of all functions of one network have in common."""

@@ -8,9 +8,8 @@ from functools import partial
 from typing import Any
 
 from fedpkg.analytics import calling, tokens
-from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.errors import UserInputError
-from fedpkg.analytics.in_process import InProcess, MockNode
+from fedpkg.analytics.in_process import InProcess, ids_of, mock_node
 from fedpkg.analytics.legacy import answers
 from fedpkg.analytics.legacy.calling import Wrapper, answer
 from fedpkg.analytics.legacy.client import AlgorithmClient, ContainerClient
@@ -42,8 +41,7 @@ class _Mock(ContainerClient):
         self, module: str, frames: Sequence[Any], ids: Sequence[int], node_ids: Sequence[int], collaboration_id: int = 1
     ) -> None:
         nodes = [
-            MockNode(Organization(id_, f"mock-{id_}", {"domain": f"mock-{id_}.org"}), {_LABEL: frame}, node_id)
-            for frame, id_, node_id in zip(frames, ids, node_ids, strict=True)
+            mock_node(id_, {_LABEL: frame}, node_id) for frame, id_, node_id in zip(frames, ids, node_ids, strict=True)
         ]
         self.module_name = module
         backend = InProcess(
@@ -122,8 +120,8 @@ class MockAlgorithmClient(_Mock, AlgorithmClient):
         node_ids: Sequence[int] | None = None,
     ) -> None:
         frames = [_frame(one, number) for number, one in enumerate(datasets)]
-        ids = _ids(organization_ids, len(frames), "organization_ids")
-        nodes = _ids(node_ids, len(frames), "node_ids")
+        ids = ids_of(organization_ids, len(frames), "organization_ids")
+        nodes = ids_of(node_ids, len(frames), "node_ids")
         self._begin(module, frames, ids, nodes, collaboration_id or 1)
 
     def _take(self, backend: Any, token: str) -> None:
@@ -132,12 +130,6 @@ class MockAlgorithmClient(_Mock, AlgorithmClient):
         self.organizations_with_data = list(self.all_organization_ids)
         self.all_node_ids = [backend.node_of(id_) for id_ in self.all_organization_ids]
         self.datasets = {id_: backend.frames_of(id_)[_LABEL] for id_ in self.all_organization_ids}
-
-
-def _ids(given: Sequence[int] | None, number: int, name: str) -> list[int]:
-    if given and len(given) != number:
-        raise ValueError(f"{name} has {len(given)} ids, but there are datasets of {number} organizations")
-    return list(given or range(number))
 
 
 def _frame(dataset: Any, number: int) -> Any:

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.errors import UserInputError
-from fedpkg.analytics.in_process import InProcess, MockNode
+from fedpkg.analytics.in_process import InProcess, ids_of, mock_node
 from fedpkg.analytics.log import warn
 from fedpkg.analytics.v4 import answers
 from fedpkg.analytics.v4.client import Client
@@ -45,14 +44,11 @@ class MockAlgorithmClient(Client):
         if on_failure not in ("raise", "record"):
             raise ValueError(f"on_failure is {on_failure!r}; it must be 'raise' or 'record'")
         number = len(datasets)
-        ids = self._ids(organization_ids, number, "organization_ids")
-        nodes = self._ids(node_ids, number, "node_ids")
+        ids = ids_of(organization_ids, number, "organization_ids")
+        nodes = ids_of(node_ids, number, "node_ids")
         backend = InProcess(
             module,
-            [
-                MockNode(Organization(id_, f"mock-{id_}", {"domain": f"mock-{id_}.org"}), _frames(one, id_), node_id)
-                for one, id_, node_id in zip(datasets, ids, nodes, strict=True)
-            ],
+            [mock_node(id_, _frames(one, id_), at) for one, id_, at in zip(datasets, ids, nodes, strict=True)],
             client=lambda inner: self._inside(inner),
             collaboration_id=collaboration_id or 1,
         )
@@ -75,12 +71,6 @@ class MockAlgorithmClient(Client):
         inner = object.__new__(type(self))
         inner._take(backend, self.module_name, self._on_failure)
         return inner
-
-    @staticmethod
-    def _ids(given: Sequence[int] | None, number: int, name: str) -> list[int]:
-        if given and len(given) != number:
-            raise ValueError(f"{name} has {len(given)} ids, but there are datasets of {number} organizations")
-        return list(given or range(number))
 
     @property
     def tasks(self) -> list[dict[str, Any]]:

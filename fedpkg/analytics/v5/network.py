@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedpkg.analytics import calling
-from fedpkg.analytics.backend import Organization
 from fedpkg.analytics.errors import DataFrameNotFound, SessionActionMismatchError, UserInputError
-from fedpkg.analytics.in_process import InProcess, MockNode
+from fedpkg.analytics.in_process import InProcess, MockNode, mock_node
 from fedpkg.analytics.v4 import answers
 from fedpkg.analytics.v4.client import Client, TaskByName, input_by_name
 from fedpkg.analytics.v4.wrappers import load_data
@@ -51,10 +50,7 @@ class MockNetwork:
         self.on_failure = on_failure
         self.algorithm_module = calling.load(module_name)
         nodes = [
-            MockNode(
-                Organization(number, f"mock-{number}", {"domain": f"mock-{number}.org"}),
-                {label: _frame(one, label, number) for label, one in dataset.items()},
-            )
+            mock_node(number, {label: _frame(one, label, number) for label, one in dataset.items()})
             for number, dataset in enumerate(datasets, 1)
         ]
         self.backend = InProcess(
