@@ -116,11 +116,11 @@ def read_federation(
     found: dict[str, NodeConfiguration] = {}
     server = None
     for path in paths:
-        tree = _read(path).tree
-        if _is_server(path, tree):
-            server = read_server_configuration(path)
+        file = _read(path)
+        if _is_server(file):
+            server = _server_in(file)
             continue
-        node = read_node_configuration(path, environment=environment)
+        node = _node_in(file, environment)
         name = _owner(node, organizations, api_keys or {})
         if name is None:
             raise ConfigError(
@@ -145,10 +145,10 @@ def _plain(name: str) -> str:
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
-def _is_server(path: Path, tree: Any) -> bool:
-    if _plain(path.stem) in ("server", "v6server"):
+def _is_server(file: _File) -> bool:
+    if _plain(file.path.stem) in ("server", "v6server"):
         return True
-    parts = [tree, *_environments(tree).values()] if isinstance(tree, Mapping) else []
+    parts = [file.tree, *_environments(file.tree).values()] if isinstance(file.tree, Mapping) else []
     return any(isinstance(one, Mapping) and any(key in one for key in _OF_A_SERVER) for one in parts)
 
 
@@ -186,7 +186,10 @@ def read_node_configuration(path: Path, *, environment: str | None = None) -> No
     Raises:
         ConfigError: a value is wrong, in whatever environment it is.
     """
-    file = _read(path)
+    return _node_in(_read(path), environment)
+
+
+def _node_in(file: _File, environment: str | None) -> NodeConfiguration:
     parts = _parts(file, "databases", "policies", "algorithm_env")
     nodes = {name: _node(file, at, tree) for name, (at, tree) in parts.items()}  # all are checked
     return nodes[_chosen(file, parts, environment)]
@@ -194,7 +197,10 @@ def read_node_configuration(path: Path, *, environment: str | None = None) -> No
 
 def read_server_configuration(path: Path) -> ServerConfiguration:
     """A server's configuration (v6server.yaml). Raises ConfigError: its logging is wrong."""
-    file = _read(path)
+    return _server_in(_read(path))
+
+
+def _server_in(file: _File) -> ServerConfiguration:
     parts = _parts(file, "uri", "logging", "description")
     at, tree = parts[_chosen(file, parts, None)]
     logging = tree.get("logging")
@@ -203,7 +209,7 @@ def read_server_configuration(path: Path) -> ServerConfiguration:
     level = logging.get("level") if isinstance(logging, Mapping) else None
     used = ("description", "logging")
     return ServerConfiguration(
-        path,
+        file.path,
         str(tree.get("description") or ""),
         None if level is None else str(level).upper(),
         tuple(key for key in tree if key not in used),
