@@ -13,7 +13,7 @@ from fedpkg.files import NO_SPACE
 from fedpkg.reporting.provenance import note_start
 from fedpkg.session.control import Control
 from fedpkg.session.limits import isolation_of, limits_of
-from fedpkg.session.node_data import node_folders
+from fedpkg.session.node_data import nodes_of
 from fedpkg.session.policed import policed
 from fedpkg.session.workshop import Workshop
 from fedpkg.stores.base import ClientRow, SessionRow
@@ -77,7 +77,7 @@ def context_of(
     from fedpkg.strategies.master import with_master
 
     folder = here.home.session_folder(session.session_id)
-    executor = policed(executor, node_folders(config, folder), here.home.root)
+    executor = policed(executor, nodes_of(config, folder), here.home.root)
     strategy = make_strategy(config.strategy)
     watch = here.held.enter_context(tracked(session, config, home=here.home, store=here.store, watch=here.watch))
 

@@ -128,11 +128,11 @@ def _check_names(config: RunConfig, client_ids: Sequence[str]) -> None:
             )
 
 
-def node_folders(config: RunConfig, folder: Path) -> dict[str, Path]:
-    """The folders of the nodes of a session, by client; none, if its strategy runs no algorithm."""
+def nodes_of(config: RunConfig, folder: Path) -> dict[str, Node]:
+    """The nodes of a session, by client; none, if its strategy runs no algorithm. ``folder``: that of the session."""
     if config.strategy.get("name") != ALGORITHM or not (folder / NODES).is_dir():
         return {}
-    return {read_node(str(place)).organization: place for place in (folder / NODES).iterdir()}
+    return {node.organization: node for node in (read_node(str(place)) for place in (folder / NODES).iterdir())}
 
 
 # ---------------------------------------------------------------- configurations and policies

@@ -14,7 +14,7 @@ from typing import Any
 
 import msgspec
 
-from fedpkg.analytics.node import Node, read_node
+from fedpkg.analytics.node import Node
 from fedpkg.analytics.policy import NotAllowed, Policy, policy_of
 from fedpkg.errors import StoreError
 from fedpkg.waist.answer import Answer, Failure
@@ -102,16 +102,11 @@ class Policed:
             raise NotAllowed("maximum_calls", f"{method} was called {maximum} times, the most that is allowed")
 
 
-def policed(executor: Executor, nodes: Mapping[str, Path], home: Path) -> Any:
-    """The executor, if no node has a policy; otherwise one that keeps them.
-
-    Args:
-        nodes: The folders of the nodes' data, by client.
-    """
-    found = {client_id: read_node(str(folder)) for client_id, folder in nodes.items()}
-    if not any(node.policy for node in found.values()):
+def policed(executor: Executor, nodes: Mapping[str, Node], home: Path) -> Any:
+    """The executor, if no node has a policy; otherwise one that keeps them. ``nodes``: by client."""
+    if not any(node.policy for node in nodes.values()):
         return executor
-    return Policed(executor, found, Calls(home / FILE))
+    return Policed(executor, nodes, Calls(home / FILE))
 
 
 def _limited(order: Order, policy: Policy) -> Order:
