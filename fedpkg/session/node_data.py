@@ -26,7 +26,7 @@ from fedpkg.compute_package.signing import read_signatures, signature_path
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import RunConfig
 from fedpkg.data.base import ClientData
-from fedpkg.data.entities import entities_of
+from fedpkg.data.entities import Entities, entities_of
 from fedpkg.data.node_configuration import Federation, NodeConfiguration, kind_of, read_federation
 from fedpkg.data.views import write_view
 from fedpkg.errors import ConfigError, DataError, PackageError, nearest
@@ -61,10 +61,11 @@ def with_nodes(
     if config.strategy.get("name") != ALGORITHM:
         return clients
     _check_names(config, [client.client_id for client in clients])
-    federation = _federation(config, clients)
+    entities = entities_of(config.clients)
+    federation = _federation(config, clients, entities)
     found = _databases(config, clients, federation)
     algorithm = _algorithm(config, package)
-    collaboration, host = _collaboration(config), _host(config, clients)
+    collaboration, host = _collaboration(entities), _host(config, clients)
     position = next((number for number, one in enumerate(clients, 1) if one.client_id == host), 1)
     made = []
     for number, client in enumerate(clients, 1):
@@ -138,9 +139,8 @@ def nodes_of(config: RunConfig, folder: Path) -> dict[str, Node]:
 # ---------------------------------------------------------------- configurations and policies
 
 
-def _federation(config: RunConfig, clients: Sequence[ClientData]) -> Federation:
+def _federation(config: RunConfig, clients: Sequence[ClientData], entities: Entities | None) -> Federation:
     """The configurations of the nodes. Keys that are not used are named once."""
-    entities = entities_of(config.clients)
     ignored = [] if entities is None else list(entities.ignored)
     found = Federation({})
     if config.clients.node_config is not None:
@@ -153,9 +153,8 @@ def _federation(config: RunConfig, clients: Sequence[ClientData]) -> Federation:
     return found
 
 
-def _collaboration(config: RunConfig) -> str:
+def _collaboration(entities: Entities | None) -> str:
     """The name of the collaboration that the organizations belong to; nothing, if it has none."""
-    entities = entities_of(config.clients)
     parents = [] if entities is None else [one.parent for one in entities.clients if one.parent is not None]
     return parents[0] if parents else ""
 
