@@ -185,7 +185,7 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
     if not paths:
         hint = "use a pattern that matches one folder (or file) per client, for example data/clients/* or data/*.csv"
         raise DataError(nothing, hint=hint, pattern=pattern)
-    paths = sorted((Path(os.path.abspath(path)) for path in paths), key=_natural)
+    paths = sorted((Path(os.path.abspath(path)) for path in paths), key=natural)
     if broken := [path for path in paths if not path.exists()]:
         raise DataError(f"clients.folders: {broken[0]} is a broken link", hint="repair or remove it", pattern=pattern)
     kinds = {path.is_dir() for path in paths}
@@ -230,7 +230,7 @@ def _names(paths: list[Path], pattern: str, *, folders: bool) -> list[str]:
     return [path.parts[level] if 0 <= level < len(path.parts) - 1 else path.stem for path in paths]
 
 
-def _natural(path: Path) -> tuple[list[str | int], str]:
+def natural(path: str | Path) -> tuple[list[str | int], str]:
     """Sort key that puts client2 before client10."""
     parts = re.split(r"([0-9]+)", str(path))
     return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)

@@ -26,6 +26,7 @@ from fedpkg.compute_package.signing import read_signatures, signature_path
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import RunConfig
 from fedpkg.data.base import ClientData
+from fedpkg.data.clients import natural
 from fedpkg.data.entities import Entities, entities_of
 from fedpkg.data.node_configuration import Federation, NodeConfiguration, kind_of, read_federation
 from fedpkg.data.views import write_view
@@ -279,7 +280,7 @@ def _matches(label: str, pattern: str, client_ids: Sequence[str]) -> dict[str, s
         return {one: _existing(pattern.replace("{client_id}", one), where) for one in client_ids}
     if "://" in pattern:
         return dict.fromkeys(client_ids, pattern)
-    paths = sorted(glob.glob(pattern, recursive=True), key=_natural)
+    paths = sorted(glob.glob(pattern, recursive=True), key=natural)
     if not paths:
         raise DataError(f"{where}: nothing matches {pattern}", hint="it is a pattern of paths, as 'data/*.csv'")
     if len(paths) == 1 and not _GLOB.search(pattern) and len(client_ids) > 1:
@@ -317,10 +318,6 @@ def _existing(path: str, where: str) -> str:
 
 def _plain(name: str) -> str:
     return re.sub(r"[^a-z0-9]+", "", name.lower())
-
-
-def _natural(path: str) -> list[str | int]:
-    return [int(part) if i % 2 else part for i, part in enumerate(re.split(r"([0-9]+)", path))]
 
 
 def _database(label: str, uri: str) -> Database:
