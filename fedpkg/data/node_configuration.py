@@ -138,15 +138,16 @@ def _owner(node: NodeConfiguration, organizations: Iterable[str], keys: Mapping[
         for name, key in keys.items():
             if key.is_same(node.api_key):
                 return name
-    return next((name for name in organizations if _plain(name) == _plain(node.path.stem)), None)
+    return next((name for name in organizations if plain_name(name) == plain_name(node.path.stem)), None)
 
 
-def _plain(name: str) -> str:
+def plain_name(name: str) -> str:
+    """A name without what file names write differently: case, and any signs between letters and digits."""
     return re.sub(r"[\W_]+", "", name).casefold()
 
 
 def _is_server(file: _File) -> bool:
-    if _plain(file.path.stem) in ("server", "v6server"):
+    if plain_name(file.path.stem) in ("server", "v6server"):
         return True
     parts = [file.tree, *_environments(file.tree).values()] if isinstance(file.tree, Mapping) else []
     return any(isinstance(one, Mapping) and any(key in one for key in _OF_A_SERVER) for one in parts)

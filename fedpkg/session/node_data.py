@@ -28,7 +28,7 @@ from fedpkg.config import RunConfig
 from fedpkg.data.base import ClientData
 from fedpkg.data.clients import natural
 from fedpkg.data.entities import Entities, entities_of
-from fedpkg.data.node_configuration import Federation, NodeConfiguration, kind_of, read_federation
+from fedpkg.data.node_configuration import Federation, NodeConfiguration, kind_of, plain_name, read_federation
 from fedpkg.data.views import write_view
 from fedpkg.errors import ConfigError, DataError, PackageError, nearest
 from fedpkg.files import copy_file
@@ -293,8 +293,10 @@ def _matches(label: str, pattern: str, client_ids: Sequence[str]) -> dict[str, s
             f"{where}: {pattern} matches {len(paths)} paths, and there are {len(client_ids)} nodes",
             hint=f"it matches {', '.join(paths[:5])}; the nodes are {', '.join(client_ids[:5])}",
         )
-    by_name = {one: [path for path in paths if _plain(one) == _plain(Path(path).stem)] for one in client_ids}
-    by_part = {one: [path for path in paths if _plain(one) in map(_plain, Path(path).parts)] for one in client_ids}
+    by_name = {one: [path for path in paths if plain_name(one) == plain_name(Path(path).stem)] for one in client_ids}
+    by_part = {
+        one: [path for path in paths if plain_name(one) in map(plain_name, Path(path).parts)] for one in client_ids
+    }
     for named in (by_name, by_part):
         if all(len(each) == 1 for each in named.values()):
             return {one: os.path.abspath(each[0]) for one, each in named.items()}
@@ -314,10 +316,6 @@ def _existing(path: str, where: str) -> str:
     if not os.path.exists(path):
         raise DataError(f"{where}: {path} does not exist")
     return os.path.abspath(path)
-
-
-def _plain(name: str) -> str:
-    return re.sub(r"[^a-z0-9]+", "", name.lower())
 
 
 def _database(label: str, uri: str) -> Database:

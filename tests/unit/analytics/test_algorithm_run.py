@@ -49,6 +49,15 @@ def test_organizations_keep_the_order_of_their_file_and_get_the_files_of_their_n
     }
 
 
+def test_names_of_organizations_in_any_script_lead_to_their_files(federation: Federation, hospitals: Path) -> None:
+    for old, new in (("hospital-b", "東京_病院"), ("hospital-a", "大阪_病院"), ("hospital-c", "Łódź")):
+        (hospitals / "data" / f"{old}.csv").rename(hospitals / "data" / f"{new}.csv")
+    names = ("東京 病院", "大阪 病院", "łódź")
+    (hospitals / "entities.yaml").write_text("".join(["organizations:\n", *(f"- {{name: {one}}}\n" for one in names)]))
+    found = run(federation, hospitals, "moments", arguments=["column=age"])
+    assert {name: one["sum"] for name, one in found.items()} == dict(zip(names, (70.0, 110.0, 90.0), strict=True))
+
+
 def test_a_partial_function_that_fails_is_told_by_organization_and_its_result_is_left_out(
     federation: Federation, hospitals: Path
 ) -> None:
