@@ -93,6 +93,13 @@ def is_url(uri: str) -> bool:
     return bool(_URL.match(uri))
 
 
+def path_of(uri: str) -> str | None:
+    """The path of a database that is a file or a folder, also from the URL of an SQLite database; None: another URL."""
+    if uri.startswith("sqlite://"):  # three slashes before a relative path, four before an absolute one
+        return uri.partition("://")[2].removeprefix("/")
+    return None if is_url(uri) else uri
+
+
 def _without_password(uri: str) -> str:
     return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", uri)
 
@@ -336,12 +343,9 @@ def _read_sql(uri: str, where: str, options: Mapping[str, Any]) -> pd.DataFrame:
     query = options["query"]
     if not isinstance(query, str) or not query.strip():
         raise DataError(f"{where}: an SQL database needs a query", hint=_ONE_SELECT)
-    if not is_url(uri) or uri.startswith("sqlite://"):
-        path = uri
-        if uri.startswith("sqlite://"):  # three slashes before a relative path, four before an absolute one
-            path = check_path(uri.partition("://")[2].removeprefix("/"), where, is_folder=False)
-        return _from_sqlite(pandas, path, query, where)
-    return _from_server(pandas, uri, query, where)
+    if (path := path_of(uri)) is None:
+        return _from_server(pandas, uri, query, where)
+    return _from_sqlite(pandas, check_path(path, where, is_folder=False), query, where)
 
 
 def _from_sqlite(pandas: Any, path: str, query: str, where: str) -> pd.DataFrame:

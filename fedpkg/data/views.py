@@ -28,8 +28,8 @@ def write_view(database: Database, target: Path, shows: Shows, *, about: str) ->
     Raises:
         DataError: It cannot be read, or is of a type whose columns cannot be hidden.
     """
-    source = Path(database.uri)
-    if databases.is_url(database.uri) and not database.uri.startswith("sqlite://"):
+    path = databases.path_of(database.uri)
+    if path is None:
         raise DataError(
             f"{about}: columns of a database on a server cannot be hidden: a query can give them other names",
             hint="make a view in the database with the columns that may be seen, a user that may read only this view, "
@@ -40,9 +40,7 @@ def write_view(database: Database, target: Path, shows: Shows, *, about: str) ->
             f"{about}: a database of type {database.kind} has no columns that a policy could hide",
             hint="name the databases that have them: allowed_columns: {LABEL: [COLUMN]}",
         )
-    if database.uri.startswith("sqlite://"):
-        source = Path(database.uri.partition("://")[2].removeprefix("/"))
-    databases.check_path(str(source), about, is_folder=False)
+    source = Path(databases.check_path(path, about, is_folder=False))
     try:
         _WRITERS[database.kind](source, target, shows, database.options, about)
     except (OSError, UnicodeError, ValueError, csv.Error, sqlite3.Error) as error:

@@ -38,7 +38,6 @@ from fedpkg.session.policed import Calls
 
 logger = logging.getLogger("fedpkg.session")
 NODES = "nodes"  # a folder of the session
-_SQLITE = "sqlite:///"  # before a path in the URL of a database
 _GLOB = re.compile(r"[*?\[]")
 
 
@@ -205,8 +204,7 @@ def _check_network(config: RunConfig, name: str, databases: Mapping[str, Databas
     if not config.isolate.enabled or config.isolate.network:
         return
     for label, one in databases.items():
-        is_far = readers.is_url(one.uri) and not one.uri.startswith(_SQLITE)
-        if is_far and not policy.hides_columns_of(label):  # of those, tasks get a copy
+        if readers.path_of(one.uri) is None and not policy.hides_columns_of(label):  # of those, tasks get a copy
             raise ConfigError(
                 f"the database {label!r} of {name} is on a server, and isolated tasks have no network",
                 hint="isolate.network=true lets them use it; or export what the algorithm needs, as CSV or Parquet",
@@ -339,13 +337,13 @@ def _put(database: Database, place: Path, name: str, policy: Policy) -> Database
 
     If the policy hides columns, it is a copy without them.
     """
-    about, is_url = _about(database.label, name), readers.is_url(database.uri)
+    about = _about(database.label, name)
     if policy.hides_columns_of(database.label):
         file = _free(place, database.label, Path(database.uri).suffix)
         write_view(database, place / file, lambda column: policy.shows(database.label, column), about=about)
         return replace(database, uri=file)
-    path = database.uri.removeprefix(_SQLITE)
-    if is_url and path == database.uri:
+    path = readers.path_of(database.uri)
+    if path is None:
         return database
     readers.check_path(path, about, is_folder=database.kind == "folder")
     source = Path(path)
