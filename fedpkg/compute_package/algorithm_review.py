@@ -87,16 +87,15 @@ def _imported(node: ast.AST) -> list[str]:
 
 def _reads(node: ast.AST) -> str | None:
     """What a statement or call can be used for, beyond the frame."""
-    if names := [name for name in _imported(node) if name.partition(".")[0] in _NETWORK]:
-        return "network" if names else None
-    if any(name.partition(".")[0] in _PROCESSES for name in _imported(node)):
-        return "processes"
+    for what, modules in (("network", _NETWORK), ("processes", _PROCESSES)):
+        if any(name.partition(".")[0] in modules for name in _imported(node)):
+            return what
     if isinstance(node, ast.Call):
         name, whole = _name(node.func), ast.unparse(node.func)
         if whole in _PROCESSES:
             return "processes"
-        for what, names_ in (("files", _FILES), ("variables", _VARIABLES), ("code from text", _CODE)):
-            if name in names_:
+        for what, names in (("files", _FILES), ("variables", _VARIABLES), ("code from text", _CODE)):
+            if name in names:
                 return what
     return "variables" if isinstance(node, ast.Attribute) and node.attr == "environ" else None
 

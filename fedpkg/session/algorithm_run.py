@@ -167,10 +167,9 @@ def result_of(home: Home, session: SessionRow) -> Any:
     path = result_path(home, session)
     strategy = session.config["strategy"]
     era, data = strategy["era"], path.read_bytes()
-    if path.suffix != ".json" or era != eras.OLD:
-        data = data if era != eras.OLD else f"{path.suffix[1:]}.".encode() + data
-        return eras.read_result(era, data, what=str(path), allow_pickle=bool(strategy["allow_pickle"]))
-    return json.loads(data)
+    if era == eras.OLD:
+        data = f"{path.suffix[1:]}.".encode() + data
+    return eras.read_result(era, data, what=str(path), allow_pickle=bool(strategy["allow_pickle"]))
 
 
 def sent_of(home: Home, session: SessionRow) -> list[dict[str, Any]]:
@@ -227,7 +226,7 @@ def compared(home: Home, mock: SessionRow, real: SessionRow) -> Comparison:
 
 
 def _differences(mock: Any, real: Any, place: str = "") -> Iterator[str]:
-    """Where two results differ, as far as the first ten."""
+    """Where two results differ."""
     if isinstance(mock, dict) and isinstance(real, dict) and mock.keys() == real.keys():
         for key in mock:
             yield from _differences(mock[key], real[key], f"{place}[{key!r}]")
