@@ -173,7 +173,7 @@ def count_rows(database: Database, *, about: str) -> int | None:
         return len(read(database.uri, database.kind, about=about, **options))
     if database.kind == "sql" and options.get("query"):
         return len(read(database.uri, database.kind, about=about, **options))
-    if database.kind == "sql" and not is_url(database.uri):
+    if database.kind == "sql" and path_of(database.uri) is not None:
         names = "SELECT name FROM sqlite_master WHERE type = 'table'"
         tables = read(database.uri, "sql", query=names, about=about)["name"]
         counts = [f"SELECT count(*) AS n FROM {quoted(one)}" for one in tables]

@@ -324,7 +324,8 @@ def _check_apart(config: RunConfig, client_id: str, databases: Mapping[str, Data
     """Raises DataError: a database is in the folder of the algorithm, of which every node gets a copy."""
     package = Path(config.package).resolve()
     for one in databases.values():
-        if not readers.is_url(one.uri) and package.is_dir() and Path(one.uri).resolve().is_relative_to(package):
+        path = readers.path_of(one.uri)
+        if path is not None and package.is_dir() and Path(path).resolve().is_relative_to(package):
             raise DataError(
                 f"the database {one.label!r} of {client_id} is {one.uri}, in the folder of the algorithm, of which "
                 "each node gets a copy",

@@ -228,9 +228,10 @@ def test_each_node_needs_one_match_of_the_database(federation: Federation, hospi
 
 
 def test_data_in_the_folder_of_the_algorithm_are_refused(federation: Federation, hospitals: Path) -> None:
-    inside = ALGORITHMS / "probes" / "*.py"
-    with pytest.raises(DataError, match="in the folder of the algorithm, of which each node gets a copy"):
-        run(federation, hospitals, "polls", nodes="1", databases={"default": str(inside)})
+    inside = ALGORITHMS / "probes"
+    for database in (f"{inside}/*.py", f"sqlite:///{inside}/patients.db"):
+        with pytest.raises(DataError, match="in the folder of the algorithm, of which each node gets a copy"):
+            run(federation, hospitals, "polls", nodes="1", databases={"default": database})
 
 
 def test_a_folder_that_contains_itself_is_refused(federation: Federation, hospitals: Path) -> None:

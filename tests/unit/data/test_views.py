@@ -177,6 +177,7 @@ def test_rows_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     with sqlite3.connect(folder / "x.sqlite") as connection:
         connection.execute("CREATE TABLE small AS SELECT 1 AS x")
         connection.execute('CREATE TABLE "large ""one""" AS SELECT 1 AS x UNION SELECT 2')
-    assert count_rows(Database("a", str(folder / "x.sqlite"), "sql"), about="it") == 2
+    for uri in (str(folder / "x.sqlite"), f"sqlite:///{folder / 'x.sqlite'}"):
+        assert count_rows(Database("a", uri, "sql"), about="it") == 2
     query = {"query": "SELECT * FROM small"}
     assert count_rows(Database("a", str(folder / "x.sqlite"), "sql", query), about="it") == 1
