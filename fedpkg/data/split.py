@@ -246,7 +246,6 @@ class _Split:
         copy = copies / f"{hashlib.sha256(json.dumps(self.key['dataset']).encode()).hexdigest()[:32]}.npz"
         if not copy.exists():
             copies.mkdir(exist_ok=True)
-            self._check_space(dataset, copies)
             write_copy(copy, dataset, what="clients.data.form: references", hint="set clients.data.form to files")
         return copy.absolute()
 

@@ -106,6 +106,14 @@ def test_a_source_that_cannot_be_mapped_is_copied_once_for_all_splits(folder: Pa
     assert len(list((folder / "cache" / "sources").iterdir())) == 1
 
 
+def test_a_copy_for_references_that_does_not_fit_is_not_begun(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    np.savez_compressed(folder / "s.npz", x_train=np.zeros((40, 2)), y_train=np.arange(40) % 3)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(10, 0, 10))  # type: ignore[attr-defined]
+    with pytest.raises(DataError, match=r"clients\.data\.form: references need 0 MB, and the disk of") as caught:
+        split(folder, str(folder / "s.npz"), form="references")
+    assert "uncompressed .npz" in (caught.value.hint or "")
+
+
 def test_a_client_is_told_when_the_source_of_its_reference_has_changed(folder: Path, dataset: str) -> None:
     clients = split(folder, dataset, form="references")
     Path(dataset).touch()
