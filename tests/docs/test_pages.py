@@ -21,6 +21,7 @@ from fedpkg.dispatch import staging
 from fedpkg.registry import Spec
 from fedpkg.session.configuration import resolved
 from fedpkg.waist.answer import FAILURES
+from tests.unit.reporting.browser import document, needs_chromium
 
 ROOT = Path(__file__).resolve().parents[2]
 DOCS = ROOT / "docs"
@@ -67,6 +68,22 @@ def test_example_of_a_page_is_a_section_that_a_run_takes(
     monkeypatch.chdir(tmp_path)
     run = {"package": "p", "rounds": 1, "clients": {"count": 9}, **yaml.safe_load(example(spec))}
     config_of(run, resolve=resolved)
+
+
+@needs_chromium
+def test_names_of_a_table_are_not_broken_on_a_phone(tmp_path: Path) -> None:
+    names = ["minimum_organizations", "mean_and_variance", "--node-config"]
+    cell = '<code class="literal"><span class="pre">{}</span></code>'
+    rows = "".join(f"<tr><td>{cell.format(name)}<td>{'what it means ' * 9}" for name in names)
+    page = tmp_path / "page.html"
+    page.write_text(
+        f"<!doctype html><style>{(DOCS / '_static' / 'fedpkg.css').read_text()}</style>"
+        f'<div style="width: 358px"><div class="table-wrapper"><table>{rows}</table></div></div>'
+        "<pre></pre><script>"
+        "const broken = [...document.querySelectorAll('.pre')].filter(e => e.getClientRects().length > 1);"
+        "document.querySelector('pre').textContent = broken.map(e => e.textContent).join() || 'none broken'</script>"
+    )
+    assert "<pre>none broken</pre>" in document(page)
 
 
 def test_pictures_are_those_that_the_code_draws() -> None:
