@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib
 import inspect
 import os
+import sys
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -26,7 +27,7 @@ from fedpkg.analytics.errors import (
     UserInputError,
     WrongArguments,
 )
-from fedpkg.analytics.log import warn
+from fedpkg.analytics.log import error, warn
 from fedpkg.errors import nearest
 
 MULTIPLE = "multiple"  # a source of version 5: several frames by name, as one argument
@@ -242,6 +243,16 @@ def traceback_of(error: BaseException) -> str:
     while place is not None and place.tb_frame.f_code.co_filename.startswith(_OURS):
         place = place.tb_next
     return "".join(traceback.format_exception(type(error), error, place)).rstrip()
+
+
+@contextmanager
+def ending_on_error(*, log_traceback: bool) -> Iterator[None]:
+    """After an error, print it, with its traceback if that is wanted, and end the process with exit code 1."""
+    try:
+        yield
+    except Exception as failure:  # whatever the algorithm raises
+        error(traceback_of(failure) if log_traceback else f"{type(failure).__name__}: {failure}")
+        sys.exit(1)
 
 
 @contextmanager

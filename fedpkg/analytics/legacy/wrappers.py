@@ -46,7 +46,7 @@ class WrapperBase:
             use_new_client: Whether a central function gets an AlgorithmClient.
             log_traceback: Print where the error was raised, too; its message can have values of the data.
         """
-        try:
+        with calling.ending_on_error(log_traceback=log_traceback):
             input_ = load_input(_variable("INPUT_FILE"))
             with open(_variable("TOKEN_FILE"), encoding="utf-8") as file:
                 token = file.read().strip()
@@ -54,9 +54,6 @@ class WrapperBase:
             data = self.load_data(uri, input_) if load_data else None
             output = _dispatched(data, input_, module, token, label, use_new_client)
             write_output(input_.get("output_format"), output, _variable("OUTPUT_FILE"))
-        except Exception as failure:  # whatever the algorithm raises
-            error(calling.traceback_of(failure) if log_traceback else f"{type(failure).__name__}: {failure}")
-            sys.exit(1)
 
     @classmethod
     def load_data(cls, database_uri: str, input_data: Mapping[str, Any]) -> Any:
@@ -170,11 +167,8 @@ def dispatch_rpc(
     log_traceback: bool = False,
 ) -> Any:
     """Call the function that an input asks for. After an error, the process ends with exit code 1."""
-    try:
+    with calling.ending_on_error(log_traceback=log_traceback):
         return _dispatched(data, input_data, module, token, DEFAULT, use_new_client)
-    except Exception as failure:  # whatever the algorithm raises
-        error(calling.traceback_of(failure) if log_traceback else f"{type(failure).__name__}: {failure}")
-        sys.exit(1)
 
 
 dispact_rpc = dispatch_rpc  # the spelling before version 3

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from typing import Any
 
 from fedpkg.analytics import calling, serialise
 from fedpkg.analytics.errors import DeserializationError, EnvironmentVariableNotFoundError
-from fedpkg.analytics.log import error, info
+from fedpkg.analytics.log import info
 from fedpkg.analytics.v4 import environment
 from fedpkg.analytics.v4.util import decoded
 
@@ -22,11 +21,8 @@ def wrap_algorithm(log_traceback: bool = True) -> None:
     Args:
         log_traceback: Print where the error was raised, too; its message can have values of the data.
     """
-    try:
+    with calling.ending_on_error(log_traceback=log_traceback):
         _run()
-    except Exception as failure:  # whatever the algorithm raises
-        error(calling.traceback_of(failure) if log_traceback else f"{type(failure).__name__}: {failure}")
-        sys.exit(1)
 
 
 def load_input(input_file: str) -> Any:
