@@ -193,10 +193,12 @@ def _log_warnings(session: Coordinated) -> None:
 
 def _failures(backend: Recorded) -> str:
     """Which organizations have failed, as an addition to an error."""
-    names = {one.organization_id: one.name for one in backend.organizations()}
-    runs = [run for task in backend.tasks() for run in backend.runs(task.task_id) if run.log]
-    found = [f"{names[run.organization_id]}, task {run.task_id}: {run.log}" for run in runs]
-    found = backend.failures if isinstance(backend, Coordinated) else found
+    if isinstance(backend, Coordinated):
+        found = backend.failures
+    else:
+        names = {one.organization_id: one.name for one in backend.organizations()}
+        runs = [run for task in backend.tasks() for run in backend.runs(task.task_id) if run.log]
+        found = [f"{names[run.organization_id]}, task {run.task_id}: {run.log}" for run in runs]
     said = found[:FAILURES] + ([f"and {len(found) - FAILURES} more"] if len(found) > FAILURES else [])
     return "".join(["; partial results that are missing:", *(f"\n  {one}" for one in said)]) if said else ""
 
