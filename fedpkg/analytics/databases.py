@@ -11,8 +11,8 @@ import os
 import re
 import sqlite3
 import warnings
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -161,14 +161,12 @@ def count_rows(database: Database, *, about: str) -> int | None:
     if database.kind == "csv":
         path = check_path(database.uri, about, is_folder=False)
         if os.path.getsize(path) > _LARGE_BYTES:
-            given = {"sep": options.get("separator"), "encoding": options.get("encoding")}
-            chunks = _pandas(about).read_csv(
-                path,
-                **{name: value for name, value in given.items() if value is not None},
-                usecols=[0],
-                chunksize=_ROWS_AT_ONCE,
-            )
-            return sum(len(chunk) for chunk in chunks)
+            pandas, given = _pandas(about), _given(options)
+            with (
+                _naming_errors_of_csv(pandas, path, about, options),
+                pandas.read_csv(path, **given, usecols=[0], chunksize=_ROWS_AT_ONCE) as chunks,
+            ):
+                return sum(len(chunk) for chunk in chunks)
     if database.kind in ("csv", "parquet", "excel"):
         return len(read(database.uri, database.kind, about=about, **options))
     if database.kind == "sql" and options.get("query"):
@@ -184,20 +182,20 @@ def count_rows(database: Database, *, about: str) -> int | None:
 # ---------------------------------------------------------------- CSV
 
 
-def _read_csv(path: str, where: str, options: Mapping[str, Any]) -> pd.DataFrame:
-    pandas = _pandas(where)
-    given = {"sep": options["separator"], "encoding": options["encoding"], "decimal": options["decimal"]}
-    given = {name: value for name, value in given.items() if value is not None}
+def _given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a database as arguments of ``pandas.read_csv``."""
+    named = {"sep": options.get("separator"), "encoding": options.get("encoding"), "decimal": options.get("decimal")}
+    return {name: value for name, value in named.items() if value is not None}
+
+
+@contextmanager
+def _naming_errors_of_csv(pandas: Any, path: str, where: str, options: Mapping[str, Any]) -> Iterator[None]:
     try:
-        with warnings.catch_warnings(record=True) as said:
-            warnings.simplefilter("always", pandas.errors.DtypeWarning)
-            frame = _read_numbers(pandas, path, given) if os.path.getsize(path) > _LARGE_BYTES else None
-            if frame is None:
-                frame = pandas.read_csv(path, **given)
+        yield
     except pandas.errors.EmptyDataError as error:
         raise DataError(f"{where}: {path} is empty", hint="a CSV file begins with a line of column names") from error
     except UnicodeError as error:
-        used = options["encoding"] or "UTF-8"
+        used = options.get("encoding") or "UTF-8"
         raise DataError(
             f"{where}: {path} is not {used} text",
             hint=f"set the option encoding of the database, such as encoding: {_guessed_encoding(path)}",
@@ -206,8 +204,18 @@ def _read_csv(path: str, where: str, options: Mapping[str, Any]) -> pd.DataFrame
         raise DataError(f"{where}: {error}", hint="set the option encoding to a name such as latin-1") from error
     except (ValueError, OverflowError) as error:  # a ParserError is one
         with suppress(ValueError):  # with decimal commas, rows under one name have different numbers of values
-            _check_separator(pandas.read_csv(path, **given, nrows=0), where, path, options)
+            _check_separator(pandas.read_csv(path, **_given(options), nrows=0), where, path, options)
         raise DataError(f"{where}: {path} is not valid CSV: {_without_data(error)}") from error
+
+
+def _read_csv(path: str, where: str, options: Mapping[str, Any]) -> pd.DataFrame:
+    pandas = _pandas(where)
+    given = _given(options)
+    with _naming_errors_of_csv(pandas, path, where, options), warnings.catch_warnings(record=True) as said:
+        warnings.simplefilter("always", pandas.errors.DtypeWarning)
+        frame = _read_numbers(pandas, path, given) if os.path.getsize(path) > _LARGE_BYTES else None
+        if frame is None:
+            frame = pandas.read_csv(path, **given)
     _check_separator(frame, where, path, options)
     for one in said:
         if issubclass(one.category, pandas.errors.DtypeWarning):
@@ -263,7 +271,7 @@ def _most_rows(path: str) -> int:
 
 
 def _check_separator(frame: pd.DataFrame, where: str, path: str, options: Mapping[str, Any]) -> None:
-    if options["separator"] is not None or len(frame.columns) != 1:
+    if options.get("separator") is not None or len(frame.columns) != 1:
         return
     name = str(frame.columns[0])
     if others := [mark for mark in _OTHER_SEPARATORS if mark in name]:

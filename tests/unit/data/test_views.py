@@ -181,3 +181,14 @@ def test_rows_are_counted(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
         assert count_rows(Database("a", uri, "sql"), about="it") == 2
     query = {"query": "SELECT * FROM small"}
     assert count_rows(Database("a", str(folder / "x.sqlite"), "sql", query), about="it") == 1
+
+
+def test_a_large_file_whose_rows_cannot_be_counted_is_an_error_of_the_data(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedpkg.analytics.databases._LARGE_BYTES", 0)
+    path = folder / "data.csv"
+    path.write_bytes("név,age\ná,1\n".encode("latin-1"))
+    with pytest.raises(DataError, match=r"it: .*data\.csv is not UTF-8 text"):
+        count_rows(Database("default", str(path)), about="it")
+    assert count_rows(Database("default", str(path), "csv", {"encoding": "latin-1"}), about="it") == 1
