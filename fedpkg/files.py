@@ -8,6 +8,7 @@ import functools
 import hashlib
 import itertools
 import os
+import re
 import shutil
 import stat
 import sys
@@ -409,6 +410,12 @@ def _let_change(path: str | Path, dir_fd: int | None) -> bool:
         return False
     finally:
         os.close(fd)
+
+
+def natural_order(path: str | Path) -> tuple[list[str | int], str]:
+    """Sort key that puts client2 before client10."""
+    parts = re.split(r"([0-9]+)", str(path))
+    return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)
 
 
 def same_files(one: Path, other: Path, *, max_bytes: int | None = LINK_ABOVE_BYTES, but: Container[str] = ()) -> bool:

@@ -15,6 +15,7 @@ from fedpkg.data.base import ClientData
 from fedpkg.data.entities import Entities, Entity, entities_of
 from fedpkg.data.split import split_dataset
 from fedpkg.errors import DataError, nearest
+from fedpkg.files import natural_order
 
 _OF_A_CLIENT = re.compile(r"(client|site|node)[-_ ]?[0-9]+", re.IGNORECASE)
 _LONGEST_ID_BYTES = 200  # ids become parts of file names
@@ -185,7 +186,7 @@ def _find(pattern: str) -> list[tuple[str, Path]]:
     if not paths:
         hint = "use a pattern that matches one folder (or file) per client, for example data/clients/* or data/*.csv"
         raise DataError(nothing, hint=hint, pattern=pattern)
-    paths = sorted((Path(os.path.abspath(path)) for path in paths), key=natural)
+    paths = sorted((Path(os.path.abspath(path)) for path in paths), key=natural_order)
     if broken := [path for path in paths if not path.exists()]:
         raise DataError(f"clients.folders: {broken[0]} is a broken link", hint="repair or remove it", pattern=pattern)
     kinds = {path.is_dir() for path in paths}
@@ -228,12 +229,6 @@ def _names(paths: list[Path], pattern: str, *, folders: bool) -> list[str]:
         rows = [path.parts for path in paths]
         level = next(i for i, parts in enumerate(zip(*rows, strict=False)) if len(set(parts)) > 1)
     return [path.parts[level] if 0 <= level < len(path.parts) - 1 else path.stem for path in paths]
-
-
-def natural(path: str | Path) -> tuple[list[str | int], str]:
-    """Sort key that puts client2 before client10."""
-    parts = re.split(r"([0-9]+)", str(path))
-    return [int(part) if i % 2 else part for i, part in enumerate(parts)], str(path)
 
 
 def _check_id(name: str, place: str) -> None:

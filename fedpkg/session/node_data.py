@@ -26,12 +26,11 @@ from fedpkg.compute_package.signing import read_signatures, signature_path
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import RunConfig
 from fedpkg.data.base import ClientData
-from fedpkg.data.clients import natural
 from fedpkg.data.entities import Entities, entities_of
 from fedpkg.data.node_configuration import Federation, NodeConfiguration, kind_of, plain_name, read_federation
 from fedpkg.data.views import write_view
 from fedpkg.errors import ConfigError, DataError, PackageError, nearest
-from fedpkg.files import copy_file
+from fedpkg.files import copy_file, natural_order
 from fedpkg.log import event
 from fedpkg.session.configuration import ALGORITHM
 from fedpkg.session.policed import Calls
@@ -278,7 +277,7 @@ def _matches(label: str, pattern: str, client_ids: Sequence[str]) -> dict[str, s
         return {one: _existing(pattern.replace("{client_id}", one), where) for one in client_ids}
     if "://" in pattern:
         return dict.fromkeys(client_ids, pattern)
-    paths = sorted(glob.glob(pattern, recursive=True), key=natural)
+    paths = sorted(glob.glob(pattern, recursive=True), key=natural_order)
     if not paths:
         raise DataError(f"{where}: nothing matches {pattern}", hint="it is a pattern of paths, as 'data/*.csv'")
     if len(paths) == 1 and not _GLOB.search(pattern) and len(client_ids) > 1:
