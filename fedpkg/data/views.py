@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -19,6 +21,7 @@ from fedpkg.analytics.node import Database
 from fedpkg.analytics.parquet import metadata, pattern_of, quoted, types_of
 from fedpkg.errors import DataError
 
+_VIRTUAL = re.compile(r"CREATE VIRTUAL TABLE\b", re.IGNORECASE)
 Shows = Callable[[str], bool]  # whether a column may be seen, by its name
 
 
@@ -106,20 +109,42 @@ def _excel(source: Path, target: Path, shows: Shows, options: Mapping[str, Any],
 
 
 def _sqlite(source: Path, target: Path, shows: Shows, options: Mapping[str, Any], about: str) -> None:
-    """Every table, and every view as a table. Columns of the same name are hidden in all of them."""
+    """Every table, and every view as a table. Columns of the same name are hidden in all of them.
+
+    What is computed may have a hidden column under another name. So views are computed from the tables without hidden
+    columns, and left out if that is impossible; so are computed columns of a table with hidden ones, and virtual
+    tables, whose contents are in tables with columns of other names.
+    """
     connection = sqlite3.connect(f"file:{quote(str(target.absolute()))}", uri=True, isolation_level=None)
     try:
         connection.execute("ATTACH DATABASE ? AS given", [f"file:{quote(str(source.absolute()))}?mode=ro"])
-        rows = connection.execute("SELECT name FROM given.sqlite_master WHERE type IN ('table', 'view')").fetchall()
-        for (table,) in rows:
-            if table.startswith("sqlite_"):
+        rows = connection.execute("SELECT type, name, sql FROM given.sqlite_master ORDER BY rowid").fetchall()
+        virtual = [name for kind, name, sql in rows if kind == "table" and _VIRTUAL.match(sql or "")]
+        for kind, table, _ in rows:
+            is_of_virtual = any(table == one or table.startswith(f"{one}_") for one in virtual)
+            if kind != "table" or table.startswith("sqlite_") or is_of_virtual:
                 continue
-            names = [row[1] for row in connection.execute(f"PRAGMA given.table_xinfo({quoted(table)})")]
-            columns = ", ".join(quoted(names[number]) for number in _seen(names, shows))
-            if columns:
+            told = connection.execute(f"PRAGMA given.table_xinfo({quoted(table)})").fetchall()
+            seen = _seen([row[1] for row in told], shows)
+            if len(seen) < len(told):
+                seen = [number for number in seen if not told[number][6]]  # 2 and 3: a computed column
+            if columns := ", ".join(quoted(told[number][1]) for number in seen):
                 connection.execute(f"CREATE TABLE {quoted(table)} AS SELECT {columns} FROM given.{quoted(table)}")
+        connection.execute("DETACH DATABASE given")
+        _as_tables(connection, {name: sql for kind, name, sql in rows if kind == "view"}, shows)
     finally:
         connection.close()
+
+
+def _as_tables(connection: sqlite3.Connection, views: Mapping[str, str], shows: Shows) -> None:
+    """Make tables of the views that can be computed from the tables that there are."""
+    for sql in views.values():
+        connection.execute(sql.replace("CREATE VIEW", "CREATE TEMP VIEW", 1))  # SQLite itself has written the beginning
+    for name in map(quoted, views):
+        with suppress(sqlite3.OperationalError):  # it uses what is hidden
+            names = [row[1] for row in connection.execute(f"PRAGMA temp.table_xinfo({name})")]
+            if columns := ", ".join(quoted(names[number]) for number in _seen(names, shows)):
+                connection.execute(f"CREATE TABLE main.{name} AS SELECT {columns} FROM temp.{name}")
 
 
 def _parquet(source: Path, target: Path, shows: Shows, options: Mapping[str, Any], about: str) -> None:

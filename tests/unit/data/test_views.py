@@ -110,7 +110,7 @@ def test_a_view_of_an_sqlite_file_answers_queries_without_hidden_columns(folder:
     with sqlite3.connect(path) as connection:
         connection.execute('CREATE TABLE "p a" (id INTEGER PRIMARY KEY AUTOINCREMENT, secret TEXT, age REAL)')
         connection.executemany('INSERT INTO "p a" (secret, age) VALUES (?, ?)', [(SECRET, 1.5), (SECRET, None)])
-        connection.execute('CREATE VIEW v AS SELECT secret AS renamed, age FROM "p a"')
+        connection.execute('CREATE VIEW v AS SELECT age FROM "p a"')
     policy = policy_of({"allowed_columns": ["id", "age"]})
     target = folder / "view.sqlite"
     write_view(Database("a", str(path), "sql"), target, lambda name: policy.shows("a", name), about="database")
@@ -119,6 +119,32 @@ def test_a_view_of_an_sqlite_file_answers_queries_without_hidden_columns(folder:
     assert SECRET.encode() not in target.read_bytes() and SECRET.encode() in path.read_bytes()
     with pytest.raises(DataError, match="no such column: secret"):
         read(str(target), "sql", query='SELECT secret AS age FROM "p a"')
+
+
+def test_what_is_computed_from_a_hidden_column_is_not_in_the_view_of_an_sqlite_file(folder: Path) -> None:
+    path = folder / "data.sqlite"
+    with sqlite3.connect(path) as connection:
+        connection.executescript(
+            f"""
+            CREATE TABLE p (id INTEGER PRIMARY KEY, secret TEXT, age REAL, twice AS (2 * age), word AS (lower(secret)));
+            INSERT INTO p (secret, age) VALUES ('{SECRET}', 1.5), ('{SECRET}', 7);
+            CREATE TABLE plain (age REAL, twice AS (2 * age) STORED);
+            INSERT INTO plain (age) VALUES (3);
+            CREATE VIEW renamed AS SELECT secret AS name, age FROM p;
+            CREATE VIEW inner_one AS SELECT age, (SELECT max(secret) FROM p) AS name FROM plain;
+            CREATE VIEW old AS SELECT * FROM p WHERE age > 5 AND '{SECRET}' > '';
+            CREATE VIEW of_a_view (years) AS SELECT age FROM old;
+            CREATE VIEW of_hidden AS SELECT name AS other FROM renamed;
+            CREATE VIRTUAL TABLE words USING fts5(secret);
+            INSERT INTO words VALUES ('{SECRET}');
+            """
+        )
+    view = view_of(folder, path, "sql")
+    with sqlite3.connect(view) as connection:
+        tables = [name for (name,) in connection.execute("SELECT name FROM sqlite_master ORDER BY name")]
+        found = {name: connection.execute(f"SELECT * FROM {name}").fetchall() for name in tables}
+    assert found == {"p": [(1, 1.5), (2, 7.0)], "plain": [(3.0, 6.0)], "old": [(2, 7.0)], "of_a_view": [(7.0,)]}
+    assert SECRET.lower().encode() not in view.read_bytes().lower()
 
 
 @pytest.mark.parametrize("name", ["columns", "index", "every second", "plain"])
