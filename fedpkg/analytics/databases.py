@@ -14,7 +14,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from fedpkg.analytics.node import Database
 from fedpkg.analytics.parquet import quoted, read_with_duckdb
@@ -30,6 +30,7 @@ _NOT_HERE = {
 }
 _WINDOWS = re.compile(r"[A-Za-z]:[\\/]|\\\\")
 _URL = re.compile(r"[a-z][a-z0-9+.]*://", re.IGNORECASE)
+_SECRETS = ("password", "sslpassword")  # parameters of a URL
 _OTHER_SEPARATORS = ";\t|"
 _DECIMAL_COMMA = re.compile(r"\s*[-+]?\d+,\d+\s*")
 _NUMBER = re.compile(r"[+-]?\d{1,18}(\.\d*)?")
@@ -71,7 +72,7 @@ def read(
     read_it = _READERS.get(kind.lower())
     if read_it is None:
         raise _unknown(kind, about or "database")
-    where = about or f"database {_without_password(uri)}"
+    where = about or f"database {without_password(uri)}"
     path = uri
     if not is_url(uri):
         path = check_path(uri, where, is_folder=kind.lower() == "folder")
@@ -100,8 +101,25 @@ def path_of(uri: str) -> str | None:
     return None if is_url(uri) else uri
 
 
-def _without_password(uri: str) -> str:
-    return re.sub(r"(://[^:/@]*):[^@]*@", r"\1:…@", uri)
+def has_password(url: str) -> bool:
+    """Whether the URL of a database has a password, before the host or among its parameters.
+
+    Raises:
+        ValueError: It is no URL.
+    """
+    parts = urlsplit(url)
+    return parts.password is not None or _has_secrets(parts.query)
+
+
+def _has_secrets(query: str) -> bool:
+    return any(name in _SECRETS for name, _ in parse_qsl(query))
+
+
+def without_password(uri: str) -> str:
+    """A URL as it may be shown."""
+    uri = re.sub(r"(://[^:/@]*):.*@", r"\1:…@", uri)
+    address, _, query = uri.partition("?")
+    return f"{address}?…" if _has_secrets(query) else uri
 
 
 def is_windows_path(uri: str) -> bool:
@@ -122,7 +140,7 @@ def _unknown(kind: str, where: str) -> DataError:
 def check_path(uri: str, where: str, *, is_folder: bool) -> str:
     """The path of a database. Raises DataError: there is no such file or folder, or it is something else."""
     if is_url(uri):
-        raise DataError(f"{where}: {_without_password(uri)} is not a path", hint="download the file, and give its path")
+        raise DataError(f"{where}: {without_password(uri)} is not a path", hint="download the file, and give its path")
     if is_windows_path(uri):
         raise DataError(
             f"{where}: {uri} is a Windows path, and this machine is not Windows",

@@ -8,9 +8,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
-from fedpkg.analytics.databases import let_only_read
+from fedpkg.analytics.databases import has_password, let_only_read, without_password
 from fedpkg.analytics.parquet import quoted
 from fedpkg.data.sources.base import Dataset
 from fedpkg.data.sources.csv import load_csv
@@ -54,7 +54,7 @@ class Sql(TableSource):
 
     @property
     def _source(self) -> str:
-        return f"dataset {self.database}"
+        return f"dataset {without_password(self.database)}"
 
     def _refused(self, error: Exception) -> DataError:
         first = str(error).strip().splitlines()
@@ -98,14 +98,20 @@ class Sql(TableSource):
 
     def _copy_postgresql(self, path: Path) -> None:
         try:
+            is_secret = has_password(self.database)
+        except ValueError as error:
+            raise DataError(f"{self._source}: the address of the database is wrong: {error}") from error
+        if is_secret:
+            raise DataError(
+                f"{self._source}: the address of the database has a password, which would be stored",
+                hint="set PGPASSWORD, or write it to ~/.pgpass",
+            )
+        try:
             import psycopg
         except ImportError as error:
             raise DataError(
                 f"{self._source}: psycopg is not installed", hint="pip install 'psycopg[binary]'"
             ) from error
-        if urlsplit(self.database).password:
-            about = f"dataset {urlsplit(self.database).hostname}: the address of the database has a password"
-            raise DataError(f"{about}, which would be stored", hint="set PGPASSWORD, or write it to ~/.pgpass")
         try:
             with psycopg.connect(self.database) as connection, open(path, "wb") as file:
                 connection.read_only = True
