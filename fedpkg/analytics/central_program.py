@@ -14,7 +14,6 @@ import json
 import os
 import sys
 import time
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +25,7 @@ from fedpkg.analytics.current import Call
 from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.in_process import InProcess, MockNode
 from fedpkg.analytics.node import DEFAULT, Node, read_node
+from fedpkg.analytics.noted import noting
 from fedpkg.analytics.policy import NotAllowed, policy_of
 from fedpkg.analytics.recorded import Recorded
 from fedpkg.client import coordinator
@@ -63,10 +63,9 @@ def main(module: str) -> None:
     is_quiet = not nodes[0].shares_logs
     if is_quiet:
         _drop_output()
-    else:
-        _log_warnings(session)
     try:
-        result = _call(module, backend, nodes[0], asked)
+        with noting(lambda text: None if is_quiet else session.log(f"warning: {text}")):
+            result = _call(module, backend, nodes[0], asked, step.scratch)
     except SessionEnded:
         raise
     except NotAllowed as error:
@@ -90,10 +89,10 @@ def main(module: str) -> None:
     session.finish()
 
 
-def _call(module: str, backend: Recorded, node: Node, asked: Mapping[str, Any]) -> bytes:
+def _call(module: str, backend: Recorded, node: Node, asked: Mapping[str, Any], scratch: str) -> bytes:
     """The result of the central function; of a partial one, those of all organizations by name."""
     era, method, is_central = asked["era"], asked["method"], asked["kind"] == "central"
-    allow_pickle = asked["allow_pickle"]
+    allow_pickle = asked["allow_pickle"] and not (is_central and node.policy)
     data = eras.write_input(
         era,
         method,
@@ -108,10 +107,12 @@ def _call(module: str, backend: Recorded, node: Node, asked: Mapping[str, Any]) 
         if node.policy:  # before a line of the algorithm runs
             asked_for = guard.asked_of(data)
             guard.check_call(policy, node, asked_for, number=None)
-        with task_files.written(node, backend, data) as ready:
+        with task_files.written(node, backend, data, place=scratch) as ready:
             call = Call(backend, ready, backend.databases, Frames(node))
             result = eras.answer(module, data, call, allow_pickle=allow_pickle)
-        return guard.released_result(policy, node, asked_for.method, result) if node.policy else result
+        if node.policy:
+            result = guard.released_result(policy, node, asked_for.method, result, is_old=era == eras.OLD)
+        return result
     task_id = backend.create(data, [one.organization_id for one in backend.organizations()], name=method)
     backend.run()
     names = {one.organization_id: one.name for one in backend.organizations()}
@@ -177,18 +178,6 @@ def _drop_output() -> None:
     for fd in (1, 2):
         os.dup2(nothing, fd)
     os.close(nothing)
-
-
-def _log_warnings(session: Coordinated) -> None:
-    """Put warnings for the algorithm's users, such as of NaN in JSON, into the session's log, too."""
-    really = warnings.showwarning
-
-    def show(message: Warning | str, category: type[Warning], *where: Any, **more: Any) -> None:
-        really(message, category, *where, **more)
-        if issubclass(category, UserWarning):
-            session.log(f"warning: {str(message)[:_PREVIEW]}")
-
-    warnings.showwarning = show
 
 
 def _failures(backend: Recorded) -> str:

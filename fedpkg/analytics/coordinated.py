@@ -13,7 +13,10 @@ from typing import Any
 
 from fedpkg.analytics import eras
 from fedpkg.analytics.backend import COMPLETED, CRASHED, FAILED, KILLED, NOT_ALLOWED, Organization
+from fedpkg.analytics.guard import LEAST
 from fedpkg.analytics.node import Node
+from fedpkg.analytics.noted import WARNINGS, noted
+from fedpkg.analytics.policy import NotAllowed
 from fedpkg.analytics.recorded import Recorded, Task
 from fedpkg.client.coordinator import Failure, Replies, Reply, Request, SessionEnded, Step
 from fedpkg.client.records import Records
@@ -44,8 +47,14 @@ class _Job:
     asked: int = 1  # organizations that the same is asked of
     method: str = ""
     depth: int = 1
+    creator: int | None = None  # the organization whose function has created the task; None: the host's
+    least: int = 1  # organizations that must have a result, by the policy of this one's node
     answers: list[list[_Job]] = field(default_factory=list)  # of the tasks that it wanted
     ended: tuple[str, bytes | None, str] | None = None
+
+    @property
+    def result(self) -> bytes | None:
+        return None if self.ended is None else self.ended[1]
 
     @property
     def is_ready(self) -> bool:
@@ -85,6 +94,7 @@ class Coordinated(Recorded):
         self._clients = clients
         self._allow_pickle = allow_pickle
         self.failures: list[str] = []
+        self._warned: set[str] = set()
         self._was_asked = False
         self._sent = 0
 
@@ -93,10 +103,14 @@ class Coordinated(Recorded):
         jobs = {one.task_id: self._jobs(one) for one in tasks}
         todo = [job for each in jobs.values() for job in each]
         while ready := [job for job in todo if job.is_ready]:
+            for job in ready:
+                for each in job.answers:
+                    self._withhold(each)
             wanted = self._send(ready)
             self._note(ready)
             todo = [job for job in [*todo, *wanted] if job.ended is None]
         for task in tasks:
+            self._withhold(jobs[task.task_id])
             self.end(task, [job.ended for job in jobs[task.task_id] if job.ended is not None])
 
     def finish(self) -> None:
@@ -127,6 +141,25 @@ class Coordinated(Recorded):
                 self.failures.append(f"{name}, {said}: {job.ended[2]}")
                 self.log(f"no result of {self.failures[-1]}")
 
+    def _warn(self, name: str, warnings: Sequence[str]) -> None:
+        """Log what an organization's calls warn of, each time for the first time."""
+        for text in warnings:
+            if (line := f"warning of {name}: {text}") not in self._warned:
+                self._warned.add(line)
+                self.log(line)
+
+    def _withhold(self, jobs: Sequence[_Job]) -> None:
+        """Drop the results of one task that would be an aggregate of fewer organizations than their nodes allow."""
+        while True:
+            number = sum(job.result is not None for job in jobs)
+            few = [job for job in jobs if job.result is not None and job.least > number]
+            if not few:
+                return
+            for job in few:
+                why = f"{job.method} has results of {number} organizations, and must have of {job.least} or more"
+                job.ended = (NOT_ALLOWED, None, f"not_allowed: {NotAllowed('minimum_organizations', why)}")
+            self._note(few)
+
     def _send(self, jobs: Sequence[_Job]) -> list[_Job]:
         """Send tasks, note how they ended, and return the tasks that they want."""
         self._next_round()
@@ -153,7 +186,8 @@ class Coordinated(Recorded):
         known: dict[Any, Records] = {}
         payloads = {}
         for job in jobs:
-            key = id(job) if job.answers else (job.input_, tuple(job.databases), job.task_id)
+            same = (job.input_, tuple(job.databases), job.task_id, job.asked, job.creator)
+            key = id(job) if job.answers else same
             if key not in known:
                 known[key] = self._payload(job)
             payloads[self._clients[job.organization_id]] = known[key]
@@ -188,6 +222,7 @@ class Coordinated(Recorded):
             ],
             "image": self.image,
             "asked": job.asked,
+            "creator": [] if job.creator is None else [self._organizations[job.creator].name, str(job.creator)],
             "allow_pickle": self._allow_pickle,
             "created_at": self._now,
             "answers": answers,
@@ -211,6 +246,7 @@ class Coordinated(Recorded):
     def _ended(self, job: _Job, reply: Reply) -> list[_Job]:
         records = reply.records()
         about = records.data if isinstance(records.data, dict) else {}
+        self._warn(self._organizations[job.organization_id].name, noted(about.get(WARNINGS)))
         if "wants" in about:
             try:
                 return self._wanted(job, about["wants"], records)
@@ -219,7 +255,8 @@ class Coordinated(Recorded):
                 return []
         try:
             job.ended = (COMPLETED, records.sets["task"]["result"].tobytes(), "")
-        except (KeyError, AttributeError):
+            job.least = int(about.get(LEAST, 1))
+        except (KeyError, AttributeError, TypeError, ValueError):
             job.ended = (FAILED, None, "the reply has no result")
         return []
 
@@ -239,7 +276,7 @@ class Coordinated(Recorded):
             data = records.sets["inputs"][str(number)].tobytes()
             ids = list(dict.fromkeys(each for each in one["organizations"] if each in self._clients))
             labels, name = [str(each) for each in one["databases"]], str(one["name"])
-            given = (labels, name, job.task_id, len(ids), _method(data), job.depth + 1)
+            given = (labels, name, job.task_id, len(ids), _method(data), job.depth + 1, job.organization_id)
             each = [_Job(data, place, *given) for place in ids]
             job.answers.append(each)
             found += each

@@ -22,6 +22,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NoReturn
 
+from fedpkg.analytics.noted import reason_of
 from fedpkg.analytics.policy import NotAllowed
 from fedpkg.client.errors import ClientError
 
@@ -136,8 +137,7 @@ def _outcome(
         if quiet:
             return _ERROR, type(error).__name__.encode(errors="replace")
         print(traceback.format_exc() if show is None else show(error), file=sys.stderr)
-        text = f"{type(error).__name__}: {error}"
-        return _ERROR, text[:_ERROR_CHARACTERS].encode(errors="replace")
+        return _ERROR, reason_of(error)[:_ERROR_CHARACTERS].encode(errors="replace")
 
 
 def _send(fd: int, content: bytes) -> None:

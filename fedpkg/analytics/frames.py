@@ -7,6 +7,7 @@ from typing import Any
 
 from fedpkg.analytics.node import Node
 from fedpkg.analytics.policy import NotAllowed, policy_of
+from fedpkg.errors import DataError
 
 
 class Frames:
@@ -44,7 +45,11 @@ class Frames:
         options = {**one.options, **options}
         steps = options.pop("preprocessing", None)
         about = f"database {label!r} of {self._node.organization}"
-        frame = databases.read(one.uri, one.kind, about=about, **options)
+        try:
+            frame = databases.read(one.uri, one.kind, about=about, **options)
+        except DataError as error:
+            error.message = error.message.replace(one.uri, one.source or one.uri)
+            raise
         if isinstance(frame, str):
             return frame
         frame = self._policy.reduced(label, frame)  # before steps, which may make new columns of hidden ones

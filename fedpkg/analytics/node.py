@@ -20,12 +20,14 @@ class Database:
         uri: A path or a URL; in a node.json, a path is relative to the folder of that file.
         kind: csv, parquet, excel, sql, folder, or any word that a node's configuration uses.
         options: Such as query, sheet_name and preprocessing.
+        source: Where its owner has it, for messages, if ``uri`` is a copy.
     """
 
     label: str
     uri: str
     kind: str = "csv"
     options: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,7 @@ class Node:
         environment: Variables for its algorithms.
         policy: Plain values, for `fedpkg.analytics.policy.policy_of`; empty: it allows everything.
         algorithm: What the runner knows of the algorithm: name, digest, signers, and its functions by name.
-        initiator: The organization whose function creates the tasks: its name and its id, as texts.
+        initiator: The host of the central function, from which all tasks come: its name and its id, as texts.
         shares_logs: Whether the researcher sees what an algorithm prints, and the texts of its exceptions.
         withheld: Labels of databases that the policy keeps from every algorithm, with the rule.
     """
@@ -52,6 +54,11 @@ class Node:
     initiator: Sequence[str] = ()
     shares_logs: bool = True
     withheld: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_guarded(self) -> bool:
+        """Whether the node has a policy to keep, or keeps what algorithms print to itself."""
+        return bool(self.policy or self.withheld) or not self.shares_logs
 
     @property
     def node_id(self) -> int:

@@ -21,6 +21,7 @@ from fedpkg.analytics.enclosed import AlgorithmFailed, remove_planted
 from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.nested import Nested, Wants, without_waiting
 from fedpkg.analytics.node import Node, read_node
+from fedpkg.analytics.noted import WARNINGS, noted, noting, reason_of
 from fedpkg.analytics.policy import NotAllowed
 from fedpkg.client.records import Records, load_records, write_records
 from fedpkg.client.task import task
@@ -51,8 +52,8 @@ def main(words: Sequence[str]) -> None:
         _end(f"the function ended its process with exit code {error.code!r:.80}")
     except BaseException as error:
         print(calling.traceback_of(error), file=sys.stderr)
-        _end(f"{type(error).__name__}: {error}")
-    if guard.is_guarded(node):
+        _end(reason_of(error))
+    if node.is_guarded:
         remove_planted(out, f"{out}-metadata")
     write_records(out, reply)
 
@@ -61,15 +62,17 @@ def answer(module: str, records: Records, node: Node, frames: Frames, out: str |
     """The reply to the records of a task, which will be written to ``out``. Raises whatever the function does."""
     sys.path.insert(0, os.getcwd())  # not before: the process that checks runs no code of the algorithm
     about, data = records.data, records.sets["task"]["input"].tobytes()
-    backend = _backend(node, about, records.sets.get("answers", {}))
+    backend, said = _backend(node, about, records.sets.get("answers", {})), list[str]()
     try:
-        with task_files.written(node, backend, data, beside=out) as ready, without_waiting():
+        place = None if out is None else os.path.dirname(os.path.abspath(out))
+        with task_files.written(node, backend, data, place=place) as ready, without_waiting(), noting(said.append):
             call = Call(backend, ready, backend.databases, frames)
-            result = eras.answer(module, data, call, allow_pickle=about["allow_pickle"])
+            allow_pickle = about["allow_pickle"] and not node.policy
+            result = eras.answer(module, data, call, allow_pickle=allow_pickle)
     except Wants:
         wants, inputs = backend.wanted()
         return Records({"inputs": {name: _array(one) for name, one in inputs.items()}}, {"wants": wants})
-    return Records({"task": {"result": _array(result)}}, {})
+    return Records({"task": {"result": _array(result)}}, {WARNINGS: noted(said)} if said else {})
 
 
 def _backend(node: Node, about: Mapping[str, Any], results: Mapping[str, Any]) -> Nested:

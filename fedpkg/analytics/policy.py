@@ -144,22 +144,27 @@ class Policy:
             if not rules[key].allows(value):
                 raise NotAllowed(f"{where}.{key}", "its value is not allowed")
 
-    def check_organizations(self, name: str, *, initiator: Sequence[str], number: int | None) -> None:
+    def check_organizations(self, name: str, *, initiators: Sequence[Sequence[str]], number: int | None) -> None:
         """Raises NotAllowed: another organization may not start tasks here, or too few are asked.
 
         Args:
             name: The function.
-            initiator: Name and id of the organization whose function created the task.
+            initiators: Name and id of each organization whose functions led to the task.
             number: Of the organizations that are asked for the same result; None: it is a central function.
         """
-        allowed = self.allowed_organizations
-        if allowed is not None and not any(one in allowed for one in initiator):
-            raise NotAllowed("allowed_organizations", f"{initiator[0]} is not in the list")
-        least = self._rule(name).minimum_organizations or self.minimum_organizations
+        if self.allowed_organizations is not None:
+            for one in initiators:
+                if not set(one) & set(self.allowed_organizations):
+                    raise NotAllowed("allowed_organizations", f"{one[0]} is not in the list")
+        least = self.minimum_organizations_of(name)
         if number is not None and least is not None and number < least:
             raise NotAllowed(
                 "minimum_organizations", f"{name} was asked of {number} organizations, and must be of {least} or more"
             )
+
+    def minimum_organizations_of(self, name: str) -> int | None:
+        """How many organizations must have a result of a function; None: any number."""
+        return self._rule(name).minimum_organizations or self.minimum_organizations
 
     def maximum_calls_of(self, name: str) -> int | None:
         """How often a function may be called in a collaboration; None: as often as one wants."""

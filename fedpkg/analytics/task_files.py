@@ -22,13 +22,12 @@ _VARIABLES = {  # of `paths`
 
 
 @contextmanager
-def written(node: Node, backend: Backend, input_: bytes, *, beside: str | None = None) -> Iterator[Node]:
+def written(node: Node, backend: Backend, input_: bytes, *, place: str | None = None) -> Iterator[Node]:
     """Write a task's files to a temporary folder; yields its node with the variables that name them.
 
     Args:
-        beside: A file of the task. The folder is beside it, so that a killed task leaves nothing elsewhere.
+        place: The folder in which this folder is made, so that a program that is killed leaves nothing elsewhere.
     """
-    place = None if beside is None else Path(beside).absolute().parent
     with tempfile.TemporaryDirectory(prefix="fedpkg-task-", dir=place) as folder:
         yield written_to(Path(folder), node, backend, input_)
 

@@ -244,6 +244,11 @@ class Step:
         line.forget_parts()
         line.names = line.ids = 0  # so that they do not depend on the rounds before a checkpoint
 
+    @property
+    def scratch(self) -> str:
+        """A folder for temporary files. It is removed when the program has ended, also if it was killed."""
+        return self._line.scratch
+
     def load(self) -> Mapping[str, Any]:
         """Read the model, as PyTorch tensors."""
         from fedpkg.client import arrays
@@ -408,6 +413,12 @@ class _Line:
     def parts(self) -> str:
         """The folder of replies that were a part of a file and were asked for as a file."""
         return os.path.join(self._out, "parts")
+
+    @property
+    def scratch(self) -> str:
+        folder = os.path.join(self._out, "scratch")
+        os.makedirs(folder, exist_ok=True)
+        return folder
 
     def forget_parts(self) -> None:
         shutil.rmtree(self.parts, ignore_errors=True)

@@ -121,11 +121,15 @@ def read_algorithm(folder: Path, module: str | None = None) -> Algorithm:
     return Algorithm(folder, module, found_by, {(one.kind, one.name): one for one in _functions(folder, module)})
 
 
+def command_of(module: str) -> str:
+    """The command of the entry point that calls functions of a module."""
+    return shlex.join(["python", "-m", RUNNER, module])
+
+
 def spec_text(module: str) -> str:
     """The text of the fedn.yaml of an algorithm: its entry point calls functions of its module."""
-    command = shlex.join(["python", "-m", RUNNER, module])
     lines = ["# The functions of a federated algorithm.", "entry_points:"]
-    return "\n".join([*lines, f"  {ENTRY_POINT}: {{command: {json.dumps(command)}}}", ""])
+    return "\n".join([*lines, f"  {ENTRY_POINT}: {{command: {json.dumps(command_of(module))}}}", ""])
 
 
 # ---------------------------------------------------------------- its module

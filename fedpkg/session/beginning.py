@@ -126,7 +126,7 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
     now = clock()
     store.add_package(_package_row(config, package, now))
     session = dataclasses.replace(session, created_at=now, updated_at=now)
-    ctx = context_of(here, session, config, on_disk.spec, form, executor)
+    ctx = context_of(here, session, config, on_disk, form, executor)
     begin_session(ctx, [_client_row(session, client, home) for client in clients], weights)
     remove(of_build(folder))
     return ctx

@@ -25,9 +25,9 @@ from fedpkg.waist.executor import Executor
 from fedpkg.waist.place import STATES_ELSEWHERE
 
 if TYPE_CHECKING:
-    from fedpkg.compute_package.spec import PackageSpec
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
+    from fedpkg.dispatch.site import PackageOnDisk
     from fedpkg.formats.base import ModelForm
 
 
@@ -66,7 +66,12 @@ def running(
 
 
 def context_of(
-    here: Running, session: SessionRow, config: RunConfig, spec: PackageSpec, form: ModelForm, executor: Executor
+    here: Running,
+    session: SessionRow,
+    config: RunConfig,
+    package: PackageOnDisk,
+    form: ModelForm,
+    executor: Executor,
 ) -> SessionContext:
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import RoundsAnnounced
@@ -77,8 +82,11 @@ def context_of(
     from fedpkg.strategies.master import with_master
 
     folder = here.home.session_folder(session.session_id)
-    executor = policed(executor, nodes_of(config, folder), here.home.root)
-    strategy = make_strategy(config.strategy)
+    nodes = nodes_of(config, folder)
+    executor = policed(executor, nodes, here.home.root)
+    # What nodes with a policy have admitted is the package, and not what the person's folder has by now.
+    of_package = {"folder": str(package.folder)} if any(node.is_guarded for node in nodes.values()) else {}
+    strategy = make_strategy({**config.strategy, **of_package})
     watch = here.held.enter_context(tracked(session, config, home=here.home, store=here.store, watch=here.watch))
 
     def announce(num_rounds: int) -> None:
@@ -98,7 +106,7 @@ def context_of(
         config=config,
         folder=folder,
         home=here.home.root,
-        spec=spec,
+        spec=package.spec,
         limits=limits_of(config.limits),
         isolation=isolation_of(config),
         form=form,

@@ -16,12 +16,13 @@ from contextlib import closing, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote
 
 from fedpkg.analytics import databases as readers
 from fedpkg.analytics.node import DEFAULT, FILE, Database, Node, read_node, write_node
-from fedpkg.analytics.policy import NotAllowed, Policy, policy_of
-from fedpkg.compute_package.algorithm import RPC, read_algorithm
+from fedpkg.analytics.noted import ignoring
+from fedpkg.analytics.policy import ALL, NotAllowed, Policy, policy_of
+from fedpkg.compute_package.algorithm import ENTRY_POINT, RPC, command_of, read_algorithm
 from fedpkg.compute_package.signing import read_signatures, signature_path
 from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import RunConfig
@@ -30,7 +31,8 @@ from fedpkg.data.entities import Entities, entities_of
 from fedpkg.data.node_configuration import Federation, NodeConfiguration, kind_of, plain_name, read_federation
 from fedpkg.data.views import write_view
 from fedpkg.errors import ConfigError, DataError, PackageError, nearest
-from fedpkg.files import copy_file, natural_order
+from fedpkg.fedn.names import SPEC_FILE
+from fedpkg.files import NO_SPACE, copy_file, natural_order
 from fedpkg.log import event
 from fedpkg.session.configuration import ALGORITHM
 from fedpkg.session.policed import Calls
@@ -38,6 +40,7 @@ from fedpkg.session.policed import Calls
 logger = logging.getLogger("fedpkg.session")
 NODES = "nodes"  # a folder of the session
 _GLOB = re.compile(r"[*?\[]")
+_NOT_ISOLATED = "write `isolated: false` into the policy, which an algorithm that is not isolated can get round"
 
 
 def with_nodes(
@@ -80,9 +83,12 @@ def with_nodes(
         settings = federation.nodes.get(name, NodeConfiguration(Path()))
         policy = policy_of(settings.policy)
         if settings.policy or not settings.share_logs:
-            _check_mock(config, name, "has a policy" if settings.policy else "shares no logs")
+            what = "has a policy" if settings.policy else "shares no logs"
+            _check_mock(config, name, what)
+            _check_runner(config, name, what, package)
         if settings.policy:
             _check_run(config, name, policy)
+            _check_labels(name, databases, policy)
         _check_network(config, name, databases, policy)
         withheld = _withheld(name, databases, policy)
         node = Node(
@@ -90,7 +96,9 @@ def with_nodes(
             organization=name,
             collaboration=collaboration,
             databases={
-                label: _put(one, place, name, policy) for label, one in databases.items() if label not in withheld
+                label: _put(one, place, name, policy, shows_source=settings.share_logs)
+                for label, one in databases.items()
+                if label not in withheld
             },
             environment=settings.environment,
             policy=settings.policy,
@@ -181,6 +189,32 @@ def _check_mock(config: RunConfig, name: str, what: str) -> None:
         )
 
 
+def _check_runner(config: RunConfig, name: str, what: str, package: UnpackedPackage) -> None:
+    """Raises ConfigError: code of the algorithm could run in place of the program that checks its calls."""
+    commands = {one.name: one.command for one in package.spec.entry_points.values()}
+    if commands != {ENTRY_POINT: command_of(str(config.strategy["module"]))}:
+        raise ConfigError(
+            f"the node {name} {what}, and the {SPEC_FILE} of the algorithm has commands that would run in place of the "
+            "program that keeps it",
+            hint=f"leave {SPEC_FILE} out of the folder of the algorithm",
+            key="package",
+        )
+    if Path(str(config.strategy["folder"])).resolve() != Path(config.package).resolve():
+        raise ConfigError(
+            f"the node {name} {what}, and strategy.folder is not the package, so it cannot know what the central "
+            "function is",
+            hint="leave out strategy.folder",
+            key="strategy.folder",
+        )
+    if config.environment:
+        raise ConfigError(
+            f"the node {name} {what}, and variables of the run ({', '.join(config.environment)}) can change the "
+            "program that keeps it",
+            hint="leave out `environment`; algorithm_env in the configuration of a node sets variables of algorithms",
+            key="environment",
+        )
+
+
 def _check_run(config: RunConfig, name: str, policy: Policy) -> None:
     """Raises ConfigError: the run would go round the policy."""
     if config.python_env != "current" and policy.allowed_algorithms is None:
@@ -193,9 +227,27 @@ def _check_run(config: RunConfig, name: str, policy: Policy) -> None:
     if policy.isolated and not config.isolate.enabled:
         raise ConfigError(
             f"the policy of {name} wants algorithms isolated, and this run does not isolate them",
-            hint="leave out --no-isolate; or write `isolated: false` into the policy, which an algorithm that is not "
-            "isolated can get round",
+            hint=f"leave out --no-isolate; or {_NOT_ISOLATED}",
         )
+    if policy.isolated and (config.isolate.network or config.isolate.read):
+        key = "isolate.network" if config.isolate.network else "isolate.read"
+        raise ConfigError(
+            f"the policy of {name} wants algorithms isolated, and {key} makes an exception",
+            hint=f"leave it out; or {_NOT_ISOLATED}",
+            key=key,
+        )
+
+
+def _check_labels(name: str, databases: Mapping[str, Database], policy: Policy) -> None:
+    """Raises ConfigError: a rule names a database that the node does not have, so it would protect nothing."""
+    for rule in ("allowed_columns", "forbidden_columns", "minimum_rows"):
+        for label in getattr(policy, rule):
+            if label != ALL and label not in databases:
+                raise ConfigError(
+                    f"policies.{rule}: the node {name} has no database {label!r}{nearest(label, databases)}",
+                    hint=f"it has: {', '.join(databases)}",
+                    key=f"policies.{rule}.{label}",
+                )
 
 
 def _check_network(config: RunConfig, name: str, databases: Mapping[str, Database], policy: Policy) -> None:
@@ -218,7 +270,8 @@ def _withheld(name: str, databases: Mapping[str, Database], policy: Policy) -> d
         if policy.minimum_rows_of(label) is None:
             continue
         try:
-            policy.check_rows(label, readers.count_rows(one, about=_about(label, name)))
+            with ignoring():  # the tasks warn
+                policy.check_rows(label, readers.count_rows(one, about=_about(label, name)))
         except NotAllowed as error:
             found[label] = error.rule
     return found
@@ -268,7 +321,7 @@ def _databases(
 def _matches(label: str, pattern: str, client_ids: Sequence[str]) -> dict[str, str]:
     """What a pattern gives to each client: the match whose path has the client's id, or else the next one."""
     where = f"clients.databases.{label} (--database {label}=…)"
-    if "://" in pattern and _password(pattern):
+    if readers.is_url(pattern) and _has_password(pattern, where):
         raise DataError(
             f"{where}: the address has a password, which would be stored with the configuration",
             hint="write the address to the configuration of the node (--node-config), which only you can read",
@@ -300,11 +353,11 @@ def _matches(label: str, pattern: str, client_ids: Sequence[str]) -> dict[str, s
     return {one: os.path.abspath(path) for one, path in zip(client_ids, paths, strict=True)}
 
 
-def _password(address: str) -> str | None:
+def _has_password(address: str, where: str) -> bool:
     try:
-        return urlsplit(address).password
-    except ValueError:  # reported where the address is used
-        return None
+        return readers.has_password(address)
+    except ValueError as error:
+        raise DataError(f"{where}: the address of the database is wrong: {error}") from error
 
 
 def _existing(path: str, where: str) -> str:
@@ -332,27 +385,33 @@ def _check_apart(config: RunConfig, client_id: str, databases: Mapping[str, Data
             )
 
 
-def _put(database: Database, place: Path, name: str, policy: Policy) -> Database:
+def _put(database: Database, place: Path, name: str, policy: Policy, *, shows_source: bool) -> Database:
     """A database in a node's folder, as tasks see this folder alone: a link to the file or a copy of it.
 
     If the policy hides columns, it is a copy without them.
     """
-    about = _about(database.label, name)
+    about, source = _about(database.label, name), database.uri if shows_source else ""
     if policy.hides_columns_of(database.label):
         file = _free(place, database.label, Path(database.uri).suffix)
         write_view(database, place / file, lambda column: policy.shows(database.label, column), about=about)
-        return replace(database, uri=file)
+        return replace(database, uri=file, source=source)
     path = readers.path_of(database.uri)
     if path is None:
         return database
     readers.check_path(path, about, is_folder=database.kind == "folder")
-    source = Path(path)
-    file = _free(place, database.label, source.suffix if source.is_file() else "")
-    if database.kind == "sql" and Path(f"{path}-wal").exists():
-        _copy_sqlite(source, place / file)
-    else:
-        _link(source, place / file)
-    return replace(database, uri=file)
+    given = Path(path)
+    file = _free(place, database.label, given.suffix if given.is_file() else "")
+    try:
+        if database.kind == "sql" and Path(f"{path}-wal").exists():
+            _copy_sqlite(given, place / file)
+        else:
+            _link(given, place / file)
+    except (OSError, sqlite3.Error) as error:
+        if getattr(error, "errno", None) in NO_SPACE:
+            raise
+        where, what = getattr(error, "filename", None) or path, getattr(error, "strerror", None) or error
+        raise DataError(f"{about}: {where} cannot be read: {what}") from error
+    return replace(database, uri=file, source=source)
 
 
 def _free(place: Path, label: str, suffix: str) -> str:
@@ -379,6 +438,8 @@ def _link(source: Path, target: Path, above: Sequence[Path] = ()) -> None:
         for inner in sorted(source.iterdir()):
             _link(inner, target / inner.name, [*above, real])
         return
+    if not real.exists():
+        raise DataError(f"{source} is a link to {os.readlink(source)}, which does not exist", hint="remove this link")
     try:
         os.link(real, target)
     except OSError:  # on another file system, or of another owner

@@ -1,4 +1,4 @@
-"""An executor that keeps those rules of nodes' policies that no single task can: how often a function was called.
+"""An executor that keeps those rules of nodes' policies that no task can keep itself: its number, time and memory.
 
 Calls are counted in the home, by collaboration, organization and function, before a task runs: also those that fail,
 and those of earlier sessions. A task that is repeated after a kill is the same call.
@@ -86,11 +86,11 @@ class Policed:
             self._count(policy, self._nodes[order.client_id], order)
         except NotAllowed as error:
             refused: Future[Answer] = Future()
-            refused.set_result(
-                Answer(task_id=order.task_id, status="failed", failure=Failure("not_allowed", str(error)))
-            )
+            refused.set_result(Answer(task_id=order.task_id, status="failed", failure=_failure(error)))
             return refused
-        return self._executor.submit(_limited(order, policy))
+        limited, rules = _limited(order, policy)
+        running = self._executor.submit(limited)
+        return _naming(rules, running) if rules else running
 
     def _count(self, policy: Policy, node: Node, order: Order) -> None:
         method = str(order.parameters.get("method", ""))
@@ -109,12 +109,37 @@ def policed(executor: Executor, nodes: Mapping[str, Node], home: Path) -> Any:
     return Policed(executor, nodes, Calls(home / FILE))
 
 
-def _limited(order: Order, policy: Policy) -> Order:
-    """The order within the time and memory that the policy allows."""
+def _limited(order: Order, policy: Policy) -> tuple[Order, Mapping[str, NotAllowed]]:
+    """The order within the time and memory that the policy allows; and its rules by the failures that they cause."""
+    rules = {}
     timeout_s, memory = order.timeout_s, order.limits.memory_bytes
-    if policy.wall_time_s is not None:
-        timeout_s = policy.wall_time_s if timeout_s is None else min(timeout_s, policy.wall_time_s)
-    if policy.memory_bytes is not None:
-        memory = policy.memory_bytes if memory is None else min(memory, policy.memory_bytes)
+    if policy.wall_time_s is not None and (timeout_s is None or policy.wall_time_s < timeout_s):
+        timeout_s = policy.wall_time_s
+        rules["timeout"] = NotAllowed("wall_time_s", f"the call took more than {timeout_s:g} s")
+    if policy.memory_bytes is not None and (memory is None or policy.memory_bytes < memory):
+        memory = policy.memory_bytes
+        rules["memory"] = NotAllowed("memory_bytes", f"the call used more than {memory} bytes of memory")
     limits = msgspec.structs.replace(order.limits, memory_bytes=memory)
-    return msgspec.structs.replace(order, timeout_s=timeout_s, limits=limits)
+    return msgspec.structs.replace(order, timeout_s=timeout_s, limits=limits), rules
+
+
+def _naming(rules: Mapping[str, NotAllowed], running: Future[Answer]) -> Future[Answer]:
+    """The answer of a task, whose failure is the rule that has ended it."""
+    named: Future[Answer] = Future()
+
+    def tell(done: Future[Answer]) -> None:
+        try:
+            answer = done.result()
+        except BaseException as error:  # of the one who waits
+            named.set_exception(error)
+            return
+        if answer.failure is not None and answer.failure.kind in rules:
+            answer = msgspec.structs.replace(answer, failure=_failure(rules[answer.failure.kind]))
+        named.set_result(answer)
+
+    running.add_done_callback(tell)
+    return named
+
+
+def _failure(error: NotAllowed) -> Failure:
+    return Failure("not_allowed", str(error))

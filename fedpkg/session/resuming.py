@@ -32,9 +32,9 @@ from fedpkg.stores.prune import remove
 from fedpkg.stores.sql import StateStore
 
 if TYPE_CHECKING:
-    from fedpkg.compute_package.spec import PackageSpec
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import Watcher
+    from fedpkg.dispatch.site import PackageOnDisk
     from fedpkg.types import Json
     from fedpkg.waist.executor import Executor
 
@@ -86,18 +86,18 @@ def resume(
             )
             from fedpkg.controller.session import run_session
 
-            ctx = _context(here, session, config, package.spec, executor)
+            ctx = _context(here, session, config, package, executor)
         return run_session(ctx)
 
 
 def _context(
-    here: Running, session: SessionRow, config: RunConfig, spec: PackageSpec, executor: Executor
+    here: Running, session: SessionRow, config: RunConfig, package: PackageOnDisk, executor: Executor
 ) -> SessionContext:
     from fedpkg.formats.base import WITHOUT_MODEL, ModelForm
 
     seed = next((row for row in here.store.list_models(session.session_id, limit=1) if row.round_number == 0), None)
     form = WITHOUT_MODEL if seed is None else ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]
-    ctx = context_of(here, session, config, spec, form, executor)
+    ctx = context_of(here, session, config, package, form, executor)
     _check_still_without(ctx, seed)
     if session.rules < 2 and seed is not None:
         check_former_shares(ctx, seed)

@@ -162,6 +162,16 @@ def test_a_task_that_is_killed_leaves_nothing_among_temporary_files(
     assert not [*(tmp_path / "temporary").rglob("fedpkg-task-*")]
 
 
+def test_a_central_function_that_is_killed_leaves_nothing_among_temporary_files(
+    federation: Federation, hospitals: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "temporary").mkdir()
+    monkeypatch.setenv("TMPDIR", str(tmp_path / "temporary"))
+    with pytest.raises(SessionFailed, match="ended with signal"):
+        run(federation, hospitals, "dies", isolated=False)
+    assert not [*tmp_path.rglob("fedpkg-task-*")]
+
+
 def test_an_organization_that_is_named_twice_in_a_task_is_an_error(federation: Federation, hospitals: Path) -> None:
     with pytest.raises(SessionFailed, match=r"organization 1 \(Hospital B\) is named twice in one task"):
         run(federation, hospitals, "twice")
@@ -239,6 +249,22 @@ def test_a_folder_that_contains_itself_is_refused(federation: Federation, hospit
     (hospitals / "images" / "of 2026" / "all").symlink_to(hospitals / "images")
     with pytest.raises(DataError, match="of 2026/all is a link to a folder that it is in"):
         run(federation, hospitals, "polls", nodes="1", databases={"default": str(hospitals / "images")})
+
+
+def test_a_link_in_a_folder_that_leads_nowhere_is_named(federation: Federation, hospitals: Path) -> None:
+    (hospitals / "images").mkdir()
+    (hospitals / "images" / "1.png").symlink_to(hospitals / "gone.png")
+    with pytest.raises(DataError, match=r"images/1\.png is a link to .*gone\.png, which does not exist"):
+        run(federation, hospitals, "polls", nodes="1", databases={"default": str(hospitals / "images")})
+
+
+def test_a_file_that_is_no_database_although_one_of_its_files_is_beside_it_is_named(
+    federation: Federation, hospitals: Path
+) -> None:
+    for name in ("a.db", "a.db-wal"):
+        (hospitals / name).write_text("no database" * 100)
+    with pytest.raises(DataError, match=r"database 'default' of client-0: .*a\.db cannot be read: file is not a data"):
+        run(federation, hospitals, "polls", nodes="1", databases={"default": str(hospitals / "a.db")})
 
 
 def test_databases_environment_and_ids_come_from_the_configurations_of_the_nodes(
@@ -358,8 +384,9 @@ def test_a_database_on_a_server_needs_the_network(federation: Federation, hospit
 
 
 def test_a_password_is_not_stored_with_the_configuration(federation: Federation, hospitals: Path) -> None:
-    with pytest.raises(DataError, match="the address has a password, which would be stored") as error:
-        run(
-            federation, hospitals, "mean", databases={"default": "postgresql://me:geheim@h/x"}, arguments=["column=age"]
-        )
-    assert "geheim" not in str(error.value)
+    for url in ("postgresql://me:geheim@h/x", "postgresql://h/x?user=me&password=geheim"):
+        with pytest.raises(DataError, match="the address has a password, which would be stored") as error:
+            run(federation, hospitals, "mean", databases={"default": url}, arguments=["column=age"])
+        assert "geheim" not in str(error.value)
+    with pytest.raises(DataError, match="the address of the database is wrong: Invalid IPv6 URL"):
+        run(federation, hospitals, "mean", databases={"default": "postgresql://[h/x"}, arguments=["column=age"])

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import pickle
 import sqlite3
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
-from fedpkg.analytics import serialise
+from fedpkg.analytics import node_program, serialise
 from fedpkg.analytics.enclosed import AlgorithmFailed
 from fedpkg.analytics.frames import Frames
 from fedpkg.analytics.guard import answered, asked_of, released_result
 from fedpkg.analytics.node import Database, Node
+from fedpkg.analytics.places import SerialisationError
 from fedpkg.analytics.policy import NotAllowed, policy_of
 from fedpkg.client.records import Records
 from fedpkg.errors import DataError
@@ -116,11 +118,40 @@ def test_a_query_of_a_task_must_be_allowed_where_rows_are_counted(patients: Path
 
 def test_small_counts_of_every_form_of_result_are_suppressed() -> None:
     policy, node = policy_of({"minimum_count": 5, "allowed_functions": {"f": {"counts": ["n"]}}}), node_of({})
-    assert json.loads(released_result(policy, node, "f", b'{"n": 3, "m": 3}')) == {"n": None, "m": 3}
+    assert json.loads(released_result(policy, node, "f", b'{"n": 3, "m": 3}', is_old=False)) == {"n": None, "m": 3}
+    each = policy_of({"minimum_count": 5, "allowed_functions": {"f": {"counts": ["*.n"]}}})
+    assert json.loads(released_result(each, node, "f", b'[{"n": 3}, {"n": 9}]', is_old=False)) == [
+        {"n": None},
+        {"n": 9},
+    ]
     for form in ("json", "typed"):
         result = serialise.write({"n": 3, "m": 3}, form, what="it")
-        found = released_result(policy, node, "f", result)
+        found = released_result(policy, node, "f", result, is_old=True)
         assert found.startswith(f"{form}.".encode()) and serialise.read(found, what="it") == {"n": None, "m": 3}
-    with pytest.raises(NotAllowed, match="the result is a pickle"):
-        released_result(policy, node, "f", pickle.dumps({"n": 3}))
-    assert released_result(policy, node, "g", b"anything") == b"anything"
+    assert released_result(policy, node, "g", b"anything", is_old=False) == b"anything"
+
+
+def test_a_node_with_a_policy_sends_no_pickle() -> None:
+    """Whoever reads it would run what the algorithm has put into it."""
+    for word in (b"", b"pickle."):
+        with pytest.raises(NotAllowed, match="result: it is a pickle"):
+            released_result(policy_of({"minimum_rows": 1}), node_of({}), "f", word + pickle.dumps(3), is_old=True)
+
+
+def test_a_value_that_only_a_pickle_has_is_an_error_at_a_node_with_a_policy(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "fits.py").write_text("def RPC_fit(data):\n    return {'model': object()}\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    about = {"databases": [], "organizations": [], "image": "", "task_id": 1, "created_at": 0.0, "answers": []}
+    asked = Records(
+        {"task": {"input": np.frombuffer(b'json.{"method": "fit"}', np.uint8)}}, {**about, "allow_pickle": True}
+    )
+    for node, is_written in ((node_of({}), True), (node_of({"minimum_rows": 1}), False)):
+        with (
+            nullcontext()
+            if is_written
+            else pytest.raises(SerialisationError, match=r"\['model'\] is of the type object")
+        ):
+            node_program.answer("fits", asked, node, Frames(node))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import shutil
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from analytics_runs import ALGORITHMS
 from federation import Federation
 from msgspec.structs import replace
 
+from fedpkg.analytics.node import read_node
 from fedpkg.compute_package.signing import add_signature, make_key, read_private_key, sign, signature_path
 from fedpkg.config import RunConfig
 from fedpkg.errors import ConfigError, DataError, DispatchError, SessionFailed
@@ -235,7 +237,114 @@ def test_a_quiet_host_tells_neither_output_nor_texts_of_its_central_function(
 
 def test_a_policy_limits_the_time_of_its_node(federation: Federation, nodes: Path) -> None:
     configure(nodes, "north", "wall_time_s: 3")
-    assert call(federation, nodes, "never_ends", number=1)["statuses"] == ["killed by user"]
+    assert call(federation, nodes, "never_ends", number=1)["statuses"] == ["not allowed"]
+    assert "wall_time_s: the call took more than 3 s" in refusals(federation)["north"]
+
+
+def test_a_policy_limits_the_memory_of_its_node(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "north", "memory_bytes: 600000000")
+    assert call(federation, nodes, "fills_memory", number=1, megabytes=900)["statuses"] == ["not allowed"]
+    assert "memory_bytes: the call used more than 600000000 bytes" in refusals(federation)["north"]
+    assert call(federation, nodes, "total_age", number=1)["statuses"] == ["completed"]
+
+
+def test_a_limit_of_the_run_that_is_lower_is_not_the_policy_s(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "north", "wall_time_s: 60")
+    config = config_of(nodes, "never_ends", timeout_s=0.5, organizations=["north"])
+    with pytest.raises(SessionFailed, match=r"timeout: 'partial' was ended after its time limit of 0\.5 s"):
+        federation.run(config)
+
+
+def test_results_of_too_few_organizations_are_not_given_to_the_central_function(
+    federation: Federation, nodes: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    configure(nodes, "north", "minimum_organizations: 3")
+    configure(nodes, "south", "minimum_organizations: 2")
+    found = call(federation, nodes, "rows_but", rows=4)  # which is not the number of any two
+    assert found == {"results": [], "statuses": ["not allowed", "not allowed", "failed"]}
+    why = "minimum_organizations: rows_but has results of 2 organizations, and must have of 3 or more"
+    assert (
+        f"no result of north, task 1 (rows_but): not_allowed: the node's policy does not allow it: {why}" in caplog.text
+    )
+    configure(nodes, "north", "minimum_organizations: 2")
+    assert call(federation, nodes, "rows_but", rows=4)["results"] == [12, 8]
+
+
+def test_tasks_of_a_function_at_another_organization_come_from_that_one(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "west", "allowed_organizations: [north]")
+    inner = json.dumps({"method": "tamper", "arguments": {}, "number": 3})
+    words = ["method=central", f"arguments={inner}", "number=2"]
+    found = result_of(federation.home, federation.run(config_of(nodes, "central", arguments=words)))["results"]
+    assert [one["statuses"][2] for one in found] == ["completed", "not allowed"]
+    [message] = refusals(federation).values()
+    assert "allowed_organizations: south is not in the list" in message
+
+
+def test_a_rule_for_a_database_that_the_node_lacks_is_an_error(federation: Federation, nodes: Path) -> None:
+    for rule in (
+        "minimum_rows: {defualt: 10}",
+        "allowed_columns: {defualt: [age]}",
+        "forbidden_columns: {defualt: [a]}",
+    ):
+        configure(nodes, "north", rule)
+        with pytest.raises(ConfigError, match="the node north has no database 'defualt'; did you mean 'default'"):
+            federation.run(config_of(nodes, "tamper"))
+
+
+def test_a_session_goes_on_with_the_central_function_that_the_nodes_have_admitted(
+    federation: Federation, nodes: Path, tmp_path: Path
+) -> None:
+    package = tmp_path / "nosy"
+    shutil.copytree(NOSY, package)
+    file = package / "nosy" / "__init__.py"
+    for policy, is_changed in (("minimum_rows: 1", False), ("", True)):
+        configure(nodes, "north", policy)
+        with pytest.raises(SessionFailed, match="ValueError: the first patient is Patient-0000"):
+            federation.run(config_of(nodes, "own_failure", package=package))
+        source = file.read_text()
+        file.write_text(source.replace('raise ValueError(f"the first', 'raise KeyError(f"the first'))
+        with pytest.raises(SessionFailed, match="KeyError" if is_changed else "ValueError"):
+            federation.resume(last(federation).session_id)
+        file.write_text(source)
+
+
+def test_what_a_database_warns_of_reaches_the_person_who_runs_the_algorithm(
+    federation: Federation, nodes: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in NAMES:
+        with (nodes / f"{name}.csv").open("a") as file:
+            file.write("Patient-9999,unknown,I\n")
+    configure(nodes, "north", "minimum_rows: 5")
+    configure(nodes, "south", "minimum_rows: 5", "share_algorithm_logs: false")
+    for method in ("rows_but", "rows_but"):
+        found = call(federation, nodes, method, rows=1)
+        assert found["results"] == [13, 9, 5]
+    for name, times in (("north", 2), ("south", 0), ("west", 2)):
+        text = f"warning of {name}: database 'default' of {name}: column 'age' has texts among numbers"
+        assert caplog.text.count(text) == times, name
+    found = call(federation, nodes, "total_age")
+    assert found["results"] == []
+    failed = {one.client_id: str(one.message) for one in federation.store.list_tasks(last(federation).session_id)}
+    for name in ("north", "west"):
+        assert "Error" in failed[name] and "; warning: database 'default' of " in failed[name], name
+    assert "texts among numbers" not in failed["south"]
+
+
+def test_errors_about_a_database_name_the_person_s_own_file(federation: Federation, nodes: Path) -> None:
+    for name in NAMES:
+        (nodes / f"{name}.csv").write_text("name;age\na;1\n")
+    configure(nodes, "north", "minimum_organizations: 1")
+    configure(nodes, "south", "", "share_algorithm_logs: false")
+    assert call(federation, nodes, "rows_but", rows=1)["results"] == []
+    failed = {one.client_id: str(one.message) for one in federation.store.list_tasks(last(federation).session_id)}
+    for name in ("north", "west"):
+        assert f"database 'default' of {name}: {nodes}/{name}.csv has one column" in failed[name]
+    assert ".csv" not in failed["south"]
+    places = federation.home.session_folder(last(federation).session_id) / "nodes"
+    sources = [read_node(str(places / number)).databases["default"].source for number in "123"]
+    assert sources == [str(nodes / "north.csv"), "", str(nodes / "west.csv")]
 
 
 def test_a_run_that_would_go_round_a_policy_is_refused(federation: Federation, nodes: Path) -> None:
@@ -251,5 +360,32 @@ def test_a_run_that_would_go_round_a_policy_is_refused(federation: Federation, n
     configure(nodes, "north", "minimum_rows: 1")
     with pytest.raises(ConfigError, match="lets the algorithm bring the interpreter"):
         federation.run(config_of(nodes, "tamper", "python_env=auto"))
+    for word in ("isolate.network=true", f"isolate.read=[{nodes}]"):
+        with pytest.raises(ConfigError, match=f"wants algorithms isolated, and {word.partition('=')[0]} makes an exc"):
+            federation.run(config_of(nodes, "tamper", word))
     configure(nodes, "north", "minimum_rows: 1, isolated: false")
     assert set(result_of(federation.home, federation.run(config_of(nodes, "tamper", isolated=False)))) == set(NAMES)
+
+
+@pytest.mark.parametrize("keeps", ["has a policy", "shares no logs"])
+def test_a_run_that_would_replace_the_program_that_keeps_a_policy_is_refused(
+    federation: Federation, nodes: Path, tmp_path: Path, keeps: str
+) -> None:
+    configure(nodes, "north", *(("minimum_rows: 1",) if "policy" in keeps else ("", "share_algorithm_logs: false")))
+    package = tmp_path / "nosy"
+    shutil.copytree(NOSY, package)
+    for word, why in (
+        ("environment={PYTHONPATH: .}", r"variables of the run \(PYTHONPATH\)"),
+        (f"strategy.folder={NOSY}", "strategy.folder is not the package"),
+    ):
+        with pytest.raises(ConfigError, match=f"the node north {keeps}, and {why}"):
+            federation.run(config_of(nodes, "tamper", word, package=package))
+    for more in ("startup: {command: python own.py}", "", "partial: {command: python own.py}"):
+        command = "python -m _fedpkg_algorithm_node nosy"
+        lines = ["entry_points:", f"  partial: {{command: {command}}}", f"  {more}"]
+        (package / "fedn.yaml").write_text("\n".join(lines[:1] + lines[2:] if more.startswith("p") else lines))
+        if not more:
+            assert len(result_of(federation.home, federation.run(config_of(nodes, "tamper", package=package)))) == 3
+            continue
+        with pytest.raises(ConfigError, match=f"the node north {keeps}, and the fedn.yaml of the algorithm has comm"):
+            federation.run(config_of(nodes, "tamper", package=package))

@@ -131,15 +131,17 @@ def test_patterns_and_lengths_of_arguments() -> None:
 
 def test_few_organizations_and_strange_initiators_are_refused() -> None:
     policy = policy_of(ALL_RULES)
-    policy.check_organizations("partial_mean", initiator=("North", "1"), number=3)
-    policy.check_organizations("partial_mean", initiator=("South", "2"), number=3)
-    policy.check_organizations("central", initiator=("North", "1"), number=None)
+    policy.check_organizations("partial_mean", initiators=[("North", "1")], number=3)
+    policy.check_organizations("partial_mean", initiators=[("South", "2")], number=3)
+    policy.check_organizations("central", initiators=[("North", "1")], number=None)
     with pytest.raises(NotAllowed, match="allowed_organizations: West is not in the list"):
-        policy.check_organizations("partial_mean", initiator=("West", "3"), number=3)
+        policy.check_organizations("partial_mean", initiators=[("West", "3")], number=3)
+    with pytest.raises(NotAllowed, match="allowed_organizations: West is not in the list"):
+        policy.check_organizations("partial_mean", initiators=[("North", "1"), ("West", "3")], number=3)
     with pytest.raises(NotAllowed, match="partial_mean was asked of 2 organizations, and must be of 3 or more"):
-        policy.check_organizations("partial_mean", initiator=("North", "1"), number=2)
+        policy.check_organizations("partial_mean", initiators=[("North", "1")], number=2)
     with pytest.raises(NotAllowed, match="must be of 4 or more"):
-        policy.check_organizations("partial_table", initiator=("North", "1"), number=3)
+        policy.check_organizations("partial_table", initiators=[("North", "1")], number=3)
 
 
 def test_calls_have_a_maximum_of_the_function_or_of_the_policy() -> None:

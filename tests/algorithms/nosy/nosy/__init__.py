@@ -124,6 +124,27 @@ def fail(df):
 
 
 @data(1)
+def rows_but(df, rows: int):
+    """The number of rows, but not where it is this one."""
+    if len(df) == rows:
+        raise ValueError("not here")
+    return len(df)
+
+
+@data(1)
+def total_age(df):
+    return int(df["age"].sum())
+
+
+@data(1)
+def fills_memory(df, megabytes: int):
+    """Holds so much memory until it is ended."""
+    filled = bytearray(os.urandom(1 << 20) * megabytes)
+    while filled:
+        time.sleep(60)
+
+
+@data(1)
 def never_ends(df):
     while True:
         time.sleep(60)

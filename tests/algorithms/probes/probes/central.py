@@ -1,4 +1,5 @@
 import os
+import signal
 import time
 
 from fedpkg.analytics.v4.decorators import algorithm_client, data
@@ -79,6 +80,14 @@ def deep(client, levels: int):
         input_={"method": "deep", "kwargs": {"levels": levels - 1}}, organizations=[next_id], name="deep"
     )
     return {"at": client.organization_id, "inner": client.wait_for_results(task["id"])[0]}
+
+
+@algorithm_client
+def dies(client):
+    """Is killed while it has files in its temporary folder."""
+    with open(os.path.join(os.environ["TEMPORARY_FOLDER"], "notes"), "w") as file:
+        file.write("notes")
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @algorithm_client
