@@ -199,6 +199,8 @@ class _OfVantage6:
             participants = self._list(place, "participants", collaboration.get("participants"))
             for one in participants:
                 participant = self._participant(place, one)
+                if of.get(participant) == name:
+                    self._wrong(place, f"the participant {participant!r} is named twice")
                 if of.setdefault(participant, name) != name:
                     self._wrong(
                         "",

@@ -122,7 +122,7 @@ def _host(config: RunConfig, clients: Sequence[ClientData]) -> str:
 
 
 def _check_names(config: RunConfig, client_ids: Sequence[str]) -> None:
-    """Raises ConfigError: the strategy names an organization that is no client."""
+    """Raises ConfigError: the strategy names an organization that is no client, or one twice."""
     host, others = config.strategy.get("host"), config.strategy.get("organizations")
     named: dict[str, list[Any]] = {"host": [] if host is None else [host]}
     named["organizations"] = others if isinstance(others, list) else []
@@ -134,6 +134,8 @@ def _check_names(config: RunConfig, client_ids: Sequence[str]) -> None:
                 hint=f"the {len(client_ids)} organizations: {there}{' …' * (len(client_ids) > 10)}",
                 key=f"strategy.{key}",
             )
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ConfigError(f"strategy.{key}: {twice!r} is named twice", key=f"strategy.{key}")
 
 
 def nodes_of(config: RunConfig, folder: Path) -> dict[str, Node]:

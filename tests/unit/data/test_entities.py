@@ -244,6 +244,10 @@ def test_an_attribute_that_a_client_lacks_is_refused_before_the_run(folder: Path
             "there is no organization 'b'",
         ),
         (
+            "organizations: [{name: a}]\ncollaborations: [{name: c, participants: [a, {name: a}]}]",
+            "'c': the participant 'a' is named twice",
+        ),
+        (
             "organizations: [{name: a}]\ncollaborations: [{name: c, participants: [a]}, {name: d, participants: [a]}]",
             "'a' takes part in 'c' and in 'd'",
         ),
