@@ -177,7 +177,17 @@ def algorithm(
     }
     command = shlex.join(["python", "-m", "_fedpkg_algorithm_central", module])
     log, data_of = logging.getLogger("fedpkg.algorithm"), "*" if in_process else host or (organizations or [""])[0]
-    return Coordinator(command, folder, parameters, timeout_s, traits, logger=log, but=_NOT_OF_AN_APP, data_of=data_of)
+    return Coordinator(
+        command,
+        folder,
+        parameters,
+        timeout_s,
+        traits,
+        logger=log,
+        but=_NOT_OF_AN_APP,
+        files_of="algorithm",
+        data_of=data_of,
+    )
 
 
 @register_strategy("server_functions", equation="w <- ServerFunctions.aggregate(w, w_1, ..., w_n)")

@@ -73,6 +73,7 @@ class Coordinator:
         beside: further files that are put into the program's folder.
         logger: for the program's lines of log.
         but: files and folders in the program's folder that are not copied.
+        files_of: what the log calls the program, where it says which files it has written.
         data_of: a client whose data the program can read in FEDN_DATA_PATH; "": the first one; "*": the folder in
             which those of all are. None: no data.
     """
@@ -85,6 +86,7 @@ class Coordinator:
     beside: tuple[str, ...] = ()
     logger: logging.Logger = logger
     but: tuple[str, ...] = ()
+    files_of: str = "server"
     data_of: str | None = None
     workplace: Workplace | None = None
 
@@ -128,7 +130,9 @@ class Coordinator:
         process, self._process = self._process, None
         if process is not None and (saved := process.close(patience_s=END_PATIENCE_S)):
             more = f" and {len(saved) - 5} more" if len(saved) > 5 else ""
-            self.logger.info("%s", shown(f"files of the server: {', '.join(saved[:5])}{more} in {process.saved}"))
+            self.logger.info(
+                "%s", shown(f"files of the {self.files_of}: {', '.join(saved[:5])}{more} in {process.saved}")
+            )
 
     # ---- the process
 
