@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
@@ -44,7 +44,7 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
         [
             click.argument("folder", metavar="DIR", type=_FOLDER, shell_complete=packages),
             click.argument("overrides", metavar="[KEY=VALUE]...", nargs=-1),
-            click.option("--method", metavar="NAME", required=True, help="Function to call."),
+            click.option("--method", metavar="NAME", help="Function to call (required)."),
             click.option(
                 "--arg",
                 "arguments",
@@ -101,7 +101,16 @@ def _run_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
-def _options(*, databases: tuple[str, ...], organizations: str, no_isolate: bool, **given: Any) -> AlgorithmOptions:
+def _options(
+    folder: Path,
+    *,
+    method: str | None,
+    module: str | None,
+    databases: tuple[str, ...],
+    organizations: str,
+    no_isolate: bool,
+    **given: Any,
+) -> AlgorithmOptions:
     from fedpkg.analytics.node import DEFAULT
     from fedpkg.session.algorithm_run import AlgorithmOptions
 
@@ -114,7 +123,23 @@ def _options(*, databases: tuple[str, ...], organizations: str, no_isolate: bool
             raise click.UsageError(f"--database {label} is given twice")
         found[label] = pattern
     names = [name.strip() for name in organizations.split(",") if name.strip()]
-    return AlgorithmOptions(databases=found, organizations=names, isolated=not no_isolate, **given)
+    method = _no_method(folder, module) if method is None else method
+    return AlgorithmOptions(
+        method, databases=found, module=module, organizations=names, isolated=not no_isolate, **given
+    )
+
+
+def _no_method(folder: Path, module: str | None) -> NoReturn:
+    """Raise the error of a call without ``--method``, which lists the functions that there are."""
+    from fedpkg.compute_package.algorithm import read_algorithm
+
+    algorithm = read_algorithm(folder, module)
+    functions = sorted(algorithm.functions.values(), key=lambda one: (one.kind, one.name))
+    width = max((len(one.name) for one in functions), default=0)
+    lines = [f"  {one.name:{width}}  {one.kind:7}  {one.signature}".rstrip() for one in functions]
+    name = shown(algorithm.module)
+    has = f"{name} has these functions:" if functions else f"{name} has no function that can be called"
+    raise click.UsageError("\n".join([f"Missing option '--method NAME'. {has}", *lines]))
 
 
 @command.command()
@@ -135,7 +160,7 @@ def run(settings: Settings, /, folder: Path, overrides: tuple[str, ...], **given
     from fedpkg.session.algorithm_run import config_of_algorithm
 
     home = settings.open_home(create=True)
-    row = _run(settings, home, config_of_algorithm(folder, _options(**given), overrides))
+    row = _run(settings, home, config_of_algorithm(folder, _options(folder, **given), overrides))
     _print_result(home, row)
     if not settings.json:
         output.words(f"calls and bytes of each organization: {settings.command(f'session show {row.session_id}')}")
@@ -181,7 +206,7 @@ def test(settings: Settings, /, folder: Path, overrides: tuple[str, ...], **give
     """
     from fedpkg.session.algorithm_run import compared, config_of_algorithm
 
-    home, options = settings.open_home(create=True), _options(**given)
+    home, options = settings.open_home(create=True), _options(folder, **given)
     rows = []
     for in_process in (True, False):
         output.words("mock:" if in_process else "nodes:")

@@ -30,6 +30,7 @@ def test_a_run_prints_its_result_alone_and_show_has_the_calls_of_each_organizati
     out, err = capsys.readouterr()
     assert json.loads(out) == {"mean": 40.0, "rows": 1, "answers": 2}
     assert "no result of Hospital B, task 1 (fails_at): exit_code: 'partial' exited with code 1" in err
+    assert "files of the algorithm: result.json, sent.json in " in err
     home = ["--home", str(tmp_path / "home")]
     assert run_command(["session", "resume", *home]) == 0
     assert "its result: fedpkg" in (said := capsys.readouterr().err) and "algorithm result probes-" in said
@@ -48,6 +49,15 @@ def test_a_run_prints_its_result_alone_and_show_has_the_calls_of_each_organizati
     assert shown[0]["bytes_up"] == 0 < shown[1]["bytes_up"] and shown[1]["bytes_down"] > 0
     assert run_command(["algorithm", "result", *home]) == 0
     assert json.loads(capsys.readouterr().out)["mean"] == 40.0
+
+
+def test_a_large_result_is_told_by_its_file(
+    options: list[str], capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fedpkg.cli.algorithm._LARGEST_BYTES", 1 << 20)
+    assert run_command(["algorithm", "run", PROBES, "--method", "large", "--arg", "megabytes=2", *options]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["bytes"] == Path(found["file"]).stat().st_size == (2 << 20) + 2
 
 
 def test_a_test_compares_the_mock_and_the_nodes_and_shows_what_left_each(
@@ -92,13 +102,15 @@ def test_functions_are_listed_and_their_source_inspected_without_running_it(
         ),
         (["run", "nowhere", "--method", "mean"], 4, "nowhere does not exist"),
         (["run", PROBES, "--method", "mean", "--database", "default=x"], 2, "--database default is given twice"),
+        (["run", PROBES], 2, "--method NAME'. probes has these functions:\n  deep        central  levels: int\n"),
+        (["test", PROBES], 2, "  moments     partial  column\n"),
         (["result"], 7, "no"),
     ],
 )
 def test_wrong_words_are_errors(
     options: list[str], words: list[str], code: int, message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    given = options if words[0] == "run" else options[4:6]
+    given = options[4:6] if words[0] == "result" else options
     assert run_command(["algorithm", *words, *given]) == code
     assert message in capsys.readouterr().err
     assert logging.getLogger("fedpkg").handlers
