@@ -32,6 +32,7 @@ from fedpkg.client import coordinator
 from fedpkg.client.coordinator import SessionEnded, Step
 
 RESULT, SENT = "result", "sent.json"  # files that are kept; the suffix of the first is the form of its content
+FORMS = ("json", "typed", "pickle")
 FAILURES = 5  # that an error names
 _LAST_LINES = 14  # of a traceback, in the session's error
 _PREVIEW = 300  # characters of a result
@@ -58,7 +59,7 @@ def main(module: str) -> None:
         allow_pickle=asked["allow_pickle"],
     )
     sys.path.insert(0, os.getcwd())
-    backend = _mock(module, nodes, everyone, labels) if asked["in_process"] else session
+    backend = _mock(module, nodes, everyone, labels, asked["most_tasks"]) if asked["in_process"] else session
     _never_wait(backend)
     is_quiet = not nodes[0].shares_logs
     if is_quiet:
@@ -83,10 +84,22 @@ def main(module: str) -> None:
             last = [f"{type(error).__name__}; {nodes[0].organization} does not share its text (share_algorithm_logs)"]
         session.fail("\n    ".join((f"{asked['method']} raised an exception{_failures(backend)}", *last)))
         sys.exit(1)
+    try:
+        _save(result, backend, asked)
+    except OSError as error:
+        why = f"{error.strerror} (limits.file_bytes is the size limit of a file)"
+        session.fail(f"the result of {asked['method']}, {len(result)} bytes, cannot be written: {why}")
+        sys.exit(1)
+    session.finish()
+
+
+def _save(result: bytes, backend: Recorded, asked: Mapping[str, Any]) -> None:
+    """Write the files that are kept, in place of files of these names that the algorithm has written."""
     word, content = serialise.split(result, what="the result") if asked["era"] == eras.OLD else ("json", result)
+    for form in FORMS:
+        Path(f"{RESULT}.{form}").unlink(missing_ok=True)
     Path(f"{RESULT}.{word or 'pickle'}").write_bytes(content)
     Path(SENT).write_text(json.dumps(list(_sent(backend, asked)), indent=1))
-    session.finish()
 
 
 def _call(module: str, backend: Recorded, node: Node, asked: Mapping[str, Any], scratch: str) -> bytes:
@@ -148,7 +161,9 @@ def _nodes(asked: Mapping[str, Any]) -> list[Node]:
     return sorted(found, key=lambda node: node.organization != host)
 
 
-def _mock(module: str, nodes: list[Node], everyone: list[Organization], labels: Sequence[str]) -> InProcess:
+def _mock(
+    module: str, nodes: list[Node], everyone: list[Organization], labels: Sequence[str], most_tasks: int
+) -> InProcess:
     by_id = {node.organization_id: node for node in nodes}
     host = nodes[0].organization_id
     taking_part = sorted(everyone, key=lambda one: (one.organization_id != host, one.organization_id))
@@ -156,7 +171,7 @@ def _mock(module: str, nodes: list[Node], everyone: list[Organization], labels: 
     for one in taking_part:
         read = Frames(by_id[one.organization_id])
         mocked.append(MockNode(one, {label: read(label) for label in labels}))
-    return InProcess(module, mocked, image=module)
+    return InProcess(module, mocked, image=module, most_tasks=most_tasks)
 
 
 def _never_wait(backend: Recorded) -> None:

@@ -83,7 +83,7 @@ class Coordinated(Recorded):
         *,
         image: str = "",
         databases: Sequence[str] = (),
-        most_tasks: int = 10_000,
+        most_tasks: int | None = None,
         allow_pickle: bool = False,
     ) -> None:
         super().__init__(
@@ -224,6 +224,7 @@ class Coordinated(Recorded):
             "asked": job.asked,
             "creator": [] if job.creator is None else [self._organizations[job.creator].name, str(job.creator)],
             "allow_pickle": self._allow_pickle,
+            "most_tasks": self._most_tasks,
             "created_at": self._now,
             "answers": answers,
         }
@@ -270,7 +271,7 @@ class Coordinated(Recorded):
         found: list[_Job] = []
         for number, one in enumerate(wants):
             self._sent += 1
-            if self._sent > self._most_tasks:
+            if self._most_tasks is not None and self._sent > self._most_tasks:
                 job.ended = (FAILED, None, f"its tasks create more than {self._most_tasks} tasks (strategy.most_tasks)")
                 return []
             data = records.sets["inputs"][str(number)].tobytes()

@@ -155,7 +155,7 @@ def _receive(told: int, pid: int, max_bytes: int, quiet: bool) -> bytearray:
     if size > max_bytes:
         raise AlgorithmFailed(
             f"its result has {size} bytes, more than the {max_bytes} that a reply may have",
-            "return aggregates, or raise limits.reply_bytes",
+            "return aggregates",
         )
     content = _exactly(told, pid, size)
     if kind == _RESULT:

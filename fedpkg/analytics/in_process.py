@@ -61,6 +61,7 @@ class _Network:
     client: Callable[[InProcess], Any] | None
     collaboration_id: int
     image: str
+    most_tasks: int | None
     folder: Path | None = None
 
     def folder_of(self, organization_id: int, depth: int) -> Path:
@@ -90,19 +91,27 @@ class InProcess(Recorded):
         client: Callable[[InProcess], Any] | None = None,
         collaboration_id: int = 1,
         image: str = IMAGE,
+        most_tasks: int | None = None,
     ) -> None:
         by_id = {one.organization.organization_id: one for one in nodes}
         if not nodes or len(by_id) < len(nodes):
             raise ValueError("a network needs organizations with data, each with its own id")
-        network = _Network(module, by_id, answer, client, collaboration_id, image)
+        network = _Network(module, by_id, answer, client, collaboration_id, image, most_tasks)
         self._begin(network, nodes[0], list(nodes[0].frames), 0)
 
     def _begin(self, network: _Network, at: MockNode, databases: Sequence[str], task_id: int) -> None:
         organization = at.organization
         node = Node(organization.organization_id, organization.name, network.collaboration_id)
         everyone = [one.organization for one in network.nodes.values()]
-        image = network.image
-        super().__init__(node, everyone, image=image, databases=databases, task_id=task_id, now=time.time())
+        super().__init__(
+            node,
+            everyone,
+            image=network.image,
+            databases=databases,
+            task_id=task_id,
+            now=time.time(),
+            most_tasks=network.most_tasks,
+        )
         self.node_id = node.node_id if at.node_id is None else at.node_id
         self._network = network
         self._depth = 0  # of tasks that run inside each other

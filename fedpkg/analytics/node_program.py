@@ -83,6 +83,7 @@ def _backend(node: Node, about: Mapping[str, Any], results: Mapping[str, Any]) -
         databases=about["databases"],
         task_id=about["task_id"],
         now=about["created_at"],
+        most_tasks=about["most_tasks"],
     )
     backend.answers = [
         [

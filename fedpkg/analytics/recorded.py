@@ -30,7 +30,7 @@ class Recorded:
     Args:
         node: that of the caller.
         now: the time at which tasks are created, which must be the same when the function is run again.
-        most_tasks: a task beyond this number is refused.
+        most_tasks: a task beyond this number is refused; None: there is no limit.
         databases: the labels that the caller's own task names; its tasks name the same unless they say otherwise.
     """
 
@@ -43,7 +43,7 @@ class Recorded:
         databases: Sequence[str] = (),
         task_id: int = 0,
         now: float = 0.0,
-        most_tasks: int = 10_000,
+        most_tasks: int | None = None,
     ) -> None:
         self.organization_id = node.organization_id
         self.node_id = node.node_id
@@ -77,7 +77,7 @@ class Recorded:
             raise ValueError(f"there is no organization {strange[0]!r}; there are: {there}{' …' * (len(known) > 10)}")
         if twice := [one for one, times in Counter(ids).items() if times > 1]:
             raise ValueError(f"organization {twice[0]} ({known[twice[0]].name}) is named twice in one task")
-        if len(self._tasks) >= self._most_tasks:
+        if self._most_tasks is not None and len(self._tasks) >= self._most_tasks:
             raise ValueError(
                 f"the function creates more than {self._most_tasks} tasks; strategy.most_tasks (--most-tasks) is the "
                 "limit"

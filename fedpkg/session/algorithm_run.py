@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from fedpkg.analytics import eras
-from fedpkg.analytics.central_program import RESULT, SENT
+from fedpkg.analytics.central_program import FORMS, RESULT, SENT
 from fedpkg.analytics.node import DEFAULT
 from fedpkg.compute_package.algorithm import Function, read_algorithm
 from fedpkg.config import RunConfig
@@ -181,7 +181,7 @@ def sent_of(home: Home, session: SessionRow) -> list[dict[str, Any]]:
 def result_path(home: Home, session: SessionRow) -> Path:
     """The file with the result of a session. Raises NotFound."""
     folder = home.session_folder(session.session_id) / "coordinator" / "saved"
-    found = [folder / f"{RESULT}.{form}" for form in ("json", "typed", "pickle")]
+    found = [folder / f"{RESULT}.{form}" for form in FORMS]
     path = next((one for one in found if one.is_file()), None)
     if path is None:
         raise NotFound(

@@ -85,23 +85,25 @@ def nodes_in(folder: Path) -> dict[str, Node]:
     return found
 
 
-def coordinated(folder: Path, module: str) -> tuple[Coordinated, Session]:
+def coordinated(folder: Path, module: str, *, most_tasks: int | None = None) -> tuple[Coordinated, Session]:
     session = Session(folder, module, nodes_in(folder))
     rounds = session.rounds()
     everyone = [Organization(number, name) for number, name in enumerate(NAMES, 1)]
     clients = {one.organization_id: one.name for one in everyone}
     node = next(iter(session.nodes.values()))
-    made = Coordinated(rounds, next(rounds), node, everyone, clients, databases=["default"])
+    first, labels = next(rounds), ["default"]
+    made = Coordinated(rounds, first, node, everyone, clients, databases=labels, most_tasks=most_tasks)
     return made, session
 
 
-def backend_of(kind: str, folder: Path, module: str) -> Backend:
+def backend_of(kind: str, folder: Path, module: str, *, most_tasks: int | None = None) -> Backend:
     if kind == "coordinated":
-        return coordinated(folder, module)[0]
+        return coordinated(folder, module, most_tasks=most_tasks)[0]
     nodes = nodes_in(folder)
     frames = [{"default": pd.read_csv(one.databases["default"].uri)} for one in nodes.values()]
     return InProcess(
         module,
         [MockNode(Organization(k, name), one) for k, (name, one) in enumerate(zip(NAMES, frames, strict=True), 1)],
         answer=calling.answer,
+        most_tasks=most_tasks,
     )

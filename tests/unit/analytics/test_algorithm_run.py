@@ -146,6 +146,16 @@ def test_a_function_that_creates_too_many_tasks_is_refused(federation: Federatio
     assert run(federation, hospitals, "stubborn", arguments=["tasks=5"], most_tasks=5) == [1] * 5
 
 
+def test_a_function_that_asks_for_more_than_ten_thousand_tasks_is_refused_before_one_runs(
+    federation: Federation, hospitals: Path
+) -> None:
+    with pytest.raises(
+        SessionFailed, match=r"more than 10000 tasks; strategy\.most_tasks \(--most-tasks\) is the limit"
+    ):
+        run(federation, hospitals, "stubborn", arguments=["tasks=10001"])
+    assert federation.store.list_tasks(federation.store.list_sessions()[0].session_id) == []
+
+
 def test_a_partial_function_that_never_ends_is_ended(federation: Federation, hospitals: Path) -> None:
     with pytest.raises(SessionFailed, match="no organization has a result of never_ends") as error:
         run(federation, hospitals, "never_ends", timeout_s=0.5)
@@ -341,7 +351,16 @@ def test_a_result_that_is_too_large_is_a_failure_of_its_organization(federation:
     assert found == {"Hospital B": "x"}
     tasks = federation.store.list_tasks(federation.store.list_sessions()[0].session_id, status="failed")
     assert [task.failure for task in tasks] == ["too_big"] * 2
+    assert all("at most 1000000 are accepted (limits.reply_bytes)" in (task.message or "") for task in tasks)
     assert len(run(federation, hospitals, "big", arguments=["megabytes=2"])["Hospital A"]) == 2 << 20
+
+
+def test_a_result_of_the_central_function_that_cannot_be_written_is_an_error_that_names_the_limit(
+    federation: Federation, hospitals: Path
+) -> None:
+    with pytest.raises(SessionFailed, match=r"result of large, 2097154 bytes, cannot be written: .*limits\.file_bytes"):
+        run(federation, hospitals, "large", "limits.file_bytes=2000000", arguments=["megabytes=2"])
+    assert len(run(federation, hospitals, "large", arguments=["megabytes=2"])) == 2 << 20
 
 
 def test_only_the_named_organizations_take_part_and_the_first_is_the_host(
@@ -350,6 +369,14 @@ def test_only_the_named_organizations_take_part_and_the_first_is_the_host(
     named = ["Hospital C", "Hospital A"]
     found = run(federation, hospitals, "mean", arguments=["column=age"], organizations=named)
     assert found == {"mean": 40.0, "rows": 3, "answers": 2}
+
+
+def test_an_organization_that_is_named_twice_on_the_command_line_is_an_error(
+    federation: Federation, hospitals: Path
+) -> None:
+    named = ["Hospital C", "Hospital A", "Hospital C"]
+    with pytest.raises(ConfigError, match=r"strategy\.organizations: 'Hospital C' is named twice"):
+        run(federation, hospitals, "mean", arguments=["column=age"], organizations=named)
 
 
 def test_a_failed_call_can_be_repeated_by_hand(federation: Federation, hospitals: Path, tmp_path: Path) -> None:

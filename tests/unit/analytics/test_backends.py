@@ -35,6 +35,12 @@ def inner(client, depth):
         return [client.wait_for_results(one)[0] for one in tasks]
     task = client.task.create(input_={"method": "total"}, organizations=[3, 1])
     return client.wait_for_results(task["id"])
+
+
+@algorithm_client
+def many(client, number):
+    tasks = [client.task.create(input_={"method": "total"}, organizations=[1])["id"] for _ in range(number)]
+    return [client.wait_for_results(one)[0] for one in tasks]
 """
 TOTAL = b'{"method": "total"}'
 
@@ -112,6 +118,19 @@ def test_a_function_at_an_organization_can_create_tasks(backend: Backend) -> Non
     task = backend.create(b'{"method": "inner", "kwargs": {"depth": 2}}', [1])
     backend.run()
     assert results(backend, task) == [[[[15, 3]] * 2] * 2]
+
+
+@pytest.mark.parametrize("kind", ["coordinated", "in_process"])
+def test_a_function_at_an_organization_can_create_as_many_tasks_as_the_session_allows(
+    tmp_path: Path, module: str, kind: str
+) -> None:
+    backend = backend_of(kind, tmp_path, module, most_tasks=3)
+    allowed, refused = (
+        backend.create(b'{"method": "many", "kwargs": {"number": %d}}' % number, [1]) for number in (3, 4)
+    )
+    backend.run()
+    assert results(backend, allowed) == [[3, 3, 3]] and results(backend, refused) == [None]
+    assert "more than 3 tasks; strategy.most_tasks (--most-tasks) is the limit" in backend.runs(refused)[0].log
 
 
 # ---------------------------------------------------------------- rounds of a session

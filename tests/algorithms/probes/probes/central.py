@@ -97,6 +97,12 @@ def differs(client):
     return client.wait_for_results(task["id"])
 
 
+@algorithm_client
+def large(client, megabytes: int):
+    """A result of many bytes."""
+    return "x" * (megabytes << 20)
+
+
 @data(1)
 @algorithm_client
 def spy(client, df, path: str):
