@@ -82,6 +82,7 @@ def on_runner(
         [f"{name}={value if isinstance(value, str) else json.dumps(value)}" for name, value in arguments.items()],
         nodes=str(len(hospitals)),
         databases={label: str(data / label / "*.csv") for label in hospitals[0]},
+        isolated=executor != "resident",  # which cannot isolate tasks
     )
     config = config_of_algorithm(ALGORITHMS / folder, options, [f"executor.name={executor}"])
     row = federation.run(replace(config, executor=replace(config.executor, workers=2)))

@@ -166,7 +166,15 @@ def test_session_equals_the_pooled_computation(case: Case, parts: list[pd.DataFr
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["process", "resident"])
-@pytest.mark.parametrize("name", ["v1-average", "v2-nested"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "v1-average",
+        "v2-nested",
+        "v3-new-client",
+        *(pytest.param(one, marks=pytest.mark.soak) for one in ("v2-summary", "v3-crosstab", "v3-regression")),
+    ],
+)
 def test_session_of_another_executor_equals_the_pooled_computation(
     name: str, executor: str, parts: list[pd.DataFrame], pattern: str, home: Home
 ) -> None:
@@ -208,6 +216,16 @@ def test_a_session_names_failed_organizations_and_has_warnings_in_its_log(
     assert "ValueError: too few rows" in str(raised.value)
     assert "no result of hospital-1, task 1 (RPC_count): exit_code" in caplog.text
     assert "warning: the task 'count' names no organizations, so all of them run it" in caplog.text
+
+
+@pytest.mark.slow
+def test_a_file_of_the_algorithm_is_not_taken_for_its_result(tmp_path: Path, pattern: str, home: Home) -> None:
+    folder = tmp_path / "algorithm"
+    folder.mkdir()
+    body = "    with open('result.json', 'w') as file:\n        file.write('[1]')\n    return {1, 2}\n"
+    (folder / "writes.py").write_text(f"def master(client, data):\n{body}")
+    row = prepare(config_of_algorithm(folder, AlgorithmOptions("master", databases={"default": pattern})), home).run()
+    assert result_of(home, row) == {1, 2}
 
 
 @pytest.mark.slow

@@ -41,7 +41,9 @@ def pooled() -> pd.DataFrame:
     return pd.concat([one["default"] for one in hospitals()])
 
 
-@pytest.fixture(params=["mock", "forkserver"])
+@pytest.fixture(
+    params=["mock", "forkserver", *(pytest.param(one, marks=pytest.mark.soak) for one in ("process", "resident"))]
+)
 def run(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
     """Runs a central function: on the mock, or in a session with an executor."""
     return on_mock if request.param == "mock" else in_session(tmp_path, request.param)
@@ -55,6 +57,13 @@ def in_session(tmp_path: Path, executor: str) -> Any:
 @pytest.mark.parametrize("folder", ["v4-average", "v5-average"])
 def test_the_mean_is_that_of_all_rows(run: Any, folder: str) -> None:
     found = run(folder, "central_average", hospitals(), column_name="age")
+    assert found["average"] == pooled()["age"].mean()
+
+
+@pytest.mark.parametrize("executor", ["process", "resident"])
+@pytest.mark.parametrize("folder", ["v4-average", "v5-average"])
+def test_the_mean_of_another_executor_is_that_of_all_rows(tmp_path: Path, folder: str, executor: str) -> None:
+    found = in_session(tmp_path, executor)(folder, "central_average", hospitals(), column_name="age")
     assert found["average"] == pooled()["age"].mean()
 
 
