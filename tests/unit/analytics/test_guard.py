@@ -146,7 +146,8 @@ def test_a_value_that_only_a_pickle_has_is_an_error_at_a_node_with_a_policy(
     monkeypatch.syspath_prepend(tmp_path)
     about = {"databases": [], "organizations": [], "image": "", "task_id": 1, "created_at": 0.0, "answers": []}
     asked = Records(
-        {"task": {"input": np.frombuffer(b'json.{"method": "fit"}', np.uint8)}}, {**about, "allow_pickle": True}
+        {"task": {"input": np.frombuffer(b'json.{"method": "fit"}', np.uint8)}},
+        {**about, "allow_pickle": True, "most_tasks": None},
     )
     for node, is_written in ((node_of({}), True), (node_of({"minimum_rows": 1}), False)):
         with (
