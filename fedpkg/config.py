@@ -410,6 +410,14 @@ class RunConfig(Section, frozen=True):
             {"name": "fedavgm", "momentum": 0.9},
         ),
     ] = msgspec.field(default_factory=lambda: {"name": "fedavg"})
+    topology: Annotated[
+        dict[str, Json] | None,
+        about(
+            "A tree of combiners between the controller and the clients, of any depth: each runs rounds of its own "
+            "strategy over its children and passes one model upward. null: the controller combines all updates.",
+            {"children": [{"name": "north", "rounds": 2, "clients": ["client-[0-4]"]}]},
+        ),
+    ] = None
     validation: Annotated[
         ValidationConfig, about("When clients validate the global model, and how many of them.", {"every": 5})
     ] = ValidationConfig()

@@ -6,6 +6,7 @@ import functools
 import math
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +16,7 @@ from fedpkg.errors import NotFound, SessionFailed
 from fedpkg.samplers.base import Candidates, History, Sample
 from fedpkg.shares import share_of
 from fedpkg.stores.base import ClientRow
-from fedpkg.strategies.base import Payload, sets_of
+from fedpkg.strategies.base import Chosen, Payload, sets_of
 
 VIRTUAL_TIME = "virtual_time"  # key in a round's phases: virtual seconds from the session's start to the round's end
 
@@ -97,6 +98,24 @@ class Choosing:
             raise NobodyToAsk(f"the sampler found {len(sample.clients)} clients, {ctx.least_updates} are required")
         self.sampled.update(sample.clients)
         return sample
+
+    def among(self, sampler: Any, client_ids: Sequence[str], purpose: str) -> Chosen:
+        """The clients that a combiner of a tree asks, of these; with the session's sampler if it has none of its own.
+
+        ``purpose``: keys the draws; empty: those that the session's sampler makes first.
+        """
+        of, chosen = set(client_ids), sampler or self.ctx.sampler
+        ids = [i for i, client in enumerate(self._may_be_drawn) if client.client_id in of]
+        candidates = self._candidates()
+        candidates = candidates if len(ids) == len(candidates) else candidates.only(ids)
+        there = None
+        if self.ctx.sampler.availability is not None:
+            there = [i for i, name in enumerate(candidates.client_ids) if name in self._there]
+        sample = chosen.sample(candidates, self._rng(f"sample{purpose}"), there=there)
+        if not purpose and not sample.clients:
+            raise NobodyToAsk("the sampler found no clients")
+        self.sampled.update(sample.clients)
+        return Chosen(sample.clients, sample.target)
 
     def _is_short_of(self, busy: Collection[str]) -> bool:
         """Whether the sampler could find enough clients with these idle, and cannot without them."""

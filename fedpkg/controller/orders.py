@@ -106,7 +106,8 @@ class Ordering:
             return template if own is None else own
 
         receive = Receiver(ctx.executor, ctx.folder, reading, sent)
-        return cls(ctx, common, reading, receive, row.number)
+        number = row.number if request.seed_number is None else request.seed_number
+        return cls(ctx, common, reading, receive, number)
 
     def order(self, client: ClientRow, *, attempt: int, state: str | None, is_first: bool, file: Input | None) -> Order:
         """One client's order.

@@ -225,7 +225,9 @@ class _Training:
         sampling = ctx.sampler.sampling([client.client_id for client in clients], ctx.groups)
         clock = ctx.virtual_clock or VirtualClock()
         required = ctx.config.round.required
-        return StepContext(self.round_number, rng, clients, asking.sample, sampling, clock, required)
+        return StepContext(
+            self.round_number, rng, clients, asking.sample, sampling, clock, required, asking.choosing.among
+        )
 
     def _totals(self) -> RoundRow:
         """The round's row, with the totals of its requests."""

@@ -122,19 +122,17 @@ def client_groups(clients: ClientsConfig, client_ids: Sequence[str]) -> dict[str
     for group, patterns in clients.groups.items():
         members: set[str] = set()
         for pattern in patterns:
-            matched = _matching(pattern, client_ids, entities)
-            if not matched:
-                raise DataError(
-                    f"clients.groups.{group}: no client id matches {pattern!r}{nearest(pattern, client_ids)}",
-                    hint=f"the {len(client_ids)} ids: {', '.join(client_ids[:5])}{' …' * (len(client_ids) > 5)}",
-                    pattern=pattern,
-                )
-            members |= matched
+            members |= matching(pattern, client_ids, entities, where=f"clients.groups.{group}")
         groups[group] = tuple(name for name in client_ids if name in members)
     return groups
 
 
-def _matching(pattern: str, client_ids: Sequence[str], entities: Entities | None) -> set[str]:
+def matching(pattern: str, client_ids: Sequence[str], entities: Entities | None, *, where: str) -> set[str]:
+    """The clients that a pattern of an id, or of an attribute of entities, means; ``where`` it stands.
+
+    Raises:
+        DataError: It matches no client.
+    """
     name, equals, value = pattern.partition("=")
     if entities is not None and equals and entities.has_attribute(name):
         known = [one for one in client_ids if one in entities]
@@ -142,7 +140,7 @@ def _matching(pattern: str, client_ids: Sequence[str], entities: Entities | None
         if not found:
             there = dict.fromkeys(each for one in known for each in entities.values(one, name))
             raise DataError(
-                f"clients.groups: no client has {name!r} like {value!r}{nearest(value, there)}",
+                f"{where}: no client has {name!r} like {value!r}{nearest(value, there)}",
                 hint=f"its values: {', '.join(list(there)[:10])}",
                 pattern=pattern,
             )
@@ -150,8 +148,14 @@ def _matching(pattern: str, client_ids: Sequence[str], entities: Entities | None
     found = {one for one in client_ids if fnmatch.fnmatchcase(one, pattern)}
     if not found and equals and entities is not None:
         raise DataError(
-            f"clients.groups: no entity has an attribute {name!r}{nearest(name, entities.attributes)}",
+            f"{where}: no entity has an attribute {name!r}{nearest(name, entities.attributes)}",
             hint=f"attributes: {', '.join(entities.attributes)}",
+            pattern=pattern,
+        )
+    if not found:
+        raise DataError(
+            f"{where}: no client id matches {pattern!r}{nearest(pattern, client_ids)}",
+            hint=f"the {len(client_ids)} ids: {', '.join(client_ids[:5])}{' …' * (len(client_ids) > 5)}",
             pattern=pattern,
         )
     return found

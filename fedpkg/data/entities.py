@@ -95,14 +95,18 @@ class Entities:
             at = self._by_id[at].parent
         return found
 
+    def parents_of(self, entity_id: str) -> list[str]:
+        """All that an entity belongs to, from the top."""
+        found, at = list[str](), self._by_id[entity_id].parent
+        while at is not None:
+            found.append(at)
+            at = self._by_id[at].parent
+        return found[::-1]
+
     def values(self, entity_id: str, name: str) -> list[str]:
         """What a pattern ``name=…`` of a group is compared with; for ``parent``, all that it belongs to."""
         if name == "parent":
-            found, at = [], self._by_id[entity_id].parent
-            while at is not None:
-                found.append(at)
-                at = self._by_id[at].parent
-            return found
+            return self.parents_of(entity_id)
         value = self.attributes_of(entity_id).get(name)
         return [] if value is None else [as_text(value)]
 

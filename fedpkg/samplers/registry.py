@@ -109,7 +109,7 @@ SAMPLERS = Registry(
 register_sampler = functools.partial(SAMPLERS.register, "sampler")
 
 
-def resolve_sampler(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
+def resolve_sampler(section: Mapping[str, Json], places: Places, path: tuple[str, ...] = _PATH) -> dict[str, Json]:
     """A run.yaml's ``sampler``, checked, with all defaults: it determines the cohorts.
 
     Raises:
@@ -117,13 +117,13 @@ def resolve_sampler(section: Mapping[str, Json], places: Places) -> dict[str, Js
         DataError: a trace cannot be read.
     """
     given = {key: value for key, value in section.items() if value is not None}
-    file = SAMPLERS.run_file_of(given, places, _PATH, is_named="name" in given)
+    file = SAMPLERS.run_file_of(given, places, path, is_named="name" in given)
     given.setdefault("name", "uniform")
     name = given["name"]
     if isinstance(name, str):
-        spec = SAMPLERS.find("sampler", name, places, (*_PATH, "name"))
-        SAMPLERS.check(spec, given, places, _PATH)
-    own = SAMPLERS.resolve("sampler", SAMPLERS.without_options(given), places, _PATH)
+        spec = SAMPLERS.find("sampler", name, places, (*path, "name"))
+        SAMPLERS.check(spec, given, places, path)
+    own = SAMPLERS.resolve("sampler", SAMPLERS.without_options(given), places, path)
     options = {key: value for key, value in given.items() if key in SAMPLERS.options}
     _check_together(options, places)
     if not options.keys() & {"fraction_train", "count", "groups"}:

@@ -115,18 +115,18 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
     executor = here.held.enter_context(here.workshop.executor(config, on_disk, session.session_id, control))
     clients = _clients(here, config, package, strategy, sampler)
     clients = with_nodes(config, clients, folder, package, Calls(home.root / CALLS))
+    ids = [client.client_id for client in clients]
     from fedpkg.controller.session import begin_session
 
     weights, form = None, WITHOUT_MODEL
     if traits_of(strategy).has_model:
         weights, form = _seed(here, config, on_disk, executor, session, mark, strategy)
-        ids = [client.client_id for client in clients]
         warn_of_whole_numbers(config, weights, ids, strategy, sampler)
     _estimate(here, config, len(clients), 0 if weights is None else weights.num_bytes)
     now = clock()
     store.add_package(_package_row(config, package, now))
     session = dataclasses.replace(session, created_at=now, updated_at=now)
-    ctx = context_of(here, session, config, on_disk, form, executor)
+    ctx = context_of(here, session, config, on_disk, form, executor, ids)
     begin_session(ctx, [_client_row(session, client, home) for client in clients], weights)
     remove(of_build(folder))
     return ctx

@@ -56,13 +56,18 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
         from fedpkg.data.named_sources import resolve_sources
 
         data = msgspec.structs.replace(data, sources=resolve_sources(data.sources, places))
+    topology = config.topology
+    if topology is not None:
+        from fedpkg.topology.section import resolve_topology
+
+        topology = resolve_topology(topology, places)
     tracking = list(config.tracking)
     if tracking:
         from fedpkg.tracking.registry import resolve_tracking
 
         tracking = list(resolve_tracking(tracking, places))
     return msgspec.structs.replace(
-        config, strategy=strategy, sampler=sampler, clients=clients, data=data, tracking=tracking
+        config, strategy=strategy, sampler=sampler, topology=topology, clients=clients, data=data, tracking=tracking
     )
 
 

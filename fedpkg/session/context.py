@@ -72,6 +72,7 @@ def context_of(
     package: PackageOnDisk,
     form: ModelForm,
     executor: Executor,
+    client_ids: Sequence[str],
 ) -> SessionContext:
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import RoundsAnnounced
@@ -80,13 +81,14 @@ def context_of(
     from fedpkg.session.tracking import tracked
     from fedpkg.strategies import make_strategy
     from fedpkg.strategies.master import with_master
+    from fedpkg.topology.building import tree_of
 
     folder = here.home.session_folder(session.session_id)
     nodes = nodes_of(config, folder)
     executor = policed(executor, nodes, here.home.root)
     # What nodes with a policy have admitted is the package, and not what the person's folder has by now.
     of_package = {"folder": str(package.folder)} if any(node.is_guarded for node in nodes.values()) else {}
-    strategy = make_strategy({**config.strategy, **of_package})
+    strategy, tree = make_strategy({**config.strategy, **of_package}), tree_of(config, client_ids)
     watch = here.held.enter_context(tracked(session, config, home=here.home, store=here.store, watch=here.watch))
 
     def announce(num_rounds: int) -> None:
@@ -113,7 +115,7 @@ def context_of(
         store=here.store,
         models=ModelStore(here.home.models),
         executor=executor,
-        strategy=with_master(strategy) if session.rules >= 2 else strategy,
+        strategy=tree or (with_master(strategy) if session.rules >= 2 else strategy),
         sampler=make_sampler(config.sampler),
         clock=here.clock,
         watch=watch,

@@ -68,6 +68,7 @@ class Request:
         phase: for replies of records, what the numbers in their metadata are: metrics of the clients' training, or of
             the validation of this round's model. They are recorded, averaged and shown as such. None: neither.
         as_files: replies of records are not opened: they have a ``file`` instead of ``records``.
+        seed_number: the seeds of the tasks derive from it. None: from the number of the request in its round.
     """
 
     request_id: str = ""
@@ -89,6 +90,7 @@ class Request:
     timeout_s: float | None = None
     phase: Literal["train", "validate"] | None = None
     as_files: bool = False
+    seed_number: int | None = None
 
 
 @dataclass(frozen=True)
@@ -209,9 +211,38 @@ class StepContext:
     sampling: Sampling = field(default_factory=Sampling)
     clock: VirtualClock = field(default_factory=VirtualClock)
     required: int = 1
+    choose: Callable[[Any, tuple[str, ...], str], Chosen] = lambda sampler, clients, purpose: Chosen(
+        clients, len(clients)
+    )
 
     def group(self, name: str) -> tuple[str, ...]:
         return tuple(client.client_id for client in self.clients if name in client.groups)
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Clients that a sampler has chosen; ``target``: the number of answers to wait for."""
+
+    clients: tuple[str, ...]
+    target: int
+
+
+@dataclass(frozen=True)
+class CombinerResult:
+    """What a combiner of a tree did in a round of the session.
+
+    ``path`` of the root is empty. ``rounds`` are those that it has run; ``num_asked`` and ``num_ok`` count its children
+    in the last of them; ``metrics`` are means of the numbers that clients send with their updates.
+    """
+
+    path: str
+    status: str  # ok, failed
+    reason: str = ""
+    rounds: int = 1
+    num_asked: int = 0
+    num_ok: int = 0
+    num_examples: float = 0.0
+    metrics: Mapping[str, Json] = field(default_factory=dict)
 
 
 ENDED = "ended"  # `StepResult.finished` of a strategy that has done all that it was to do: there is no more to say
@@ -233,6 +264,7 @@ class StepResult:
     metrics: Mapping[str, Json] = field(default_factory=dict)
     finished: str | None = None
     time_s: float | None = None
+    combiners: tuple[CombinerResult, ...] = ()
 
     @classmethod
     def of(cls, found: State | StepResult) -> StepResult:

@@ -74,6 +74,18 @@ class WithMaster:
         return replace(result, state=_with_master(result.state, dtypes))
 
 
+def given_model(state: State, model: Weights, strategy: Strategy | SteppingStrategy) -> State:
+    """The state of a strategy without a model (`without_model`), with this model."""
+    dtypes = _half_dtypes(model) if isinstance(strategy, WithMaster) else {}
+    if not dtypes:
+        return {**state, "model": model}
+    return _with_master({**state, "model": _widened(model)}, dtypes)
+
+
+def without_model(state: State) -> State:
+    return {name: value for name, value in state.items() if name not in ("model", _KEY)}
+
+
 def _with_master(state: State, dtypes: Dtypes) -> State:
     return {**state, "model": _rounded(state["model"], dtypes), _KEY: state["model"]}
 

@@ -237,14 +237,15 @@ def _composed(
     return strategy
 
 
-def resolve_strategy(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
+def resolve_strategy(
+    section: Mapping[str, Json], places: Places, path: tuple[str, ...] = ("strategy",)
+) -> dict[str, Json]:
     """A run.yaml's ``strategy``, checked, with all defaults: it determines the result.
 
     Raises:
         ConfigError: it is wrong; with the line and similar names.
     """
     given = dict(section)
-    path = ("strategy",)
     is_named = given.get("name") is not None or "aggregator" in given or _SERVER_FUNCTIONS in given
     is_from = STRATEGIES.run_file_of(given, places, path, is_named=is_named)
     if given.get("name") is None:

@@ -1,0 +1,214 @@
+"""The tree of combiners of a session: its section of the run.yaml, with the session's clients."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedpkg.config import RunConfig
+from fedpkg.data.clients import matching
+from fedpkg.data.entities import Entities, as_text, entities_of
+from fedpkg.errors import ConfigError
+from fedpkg.samplers import make_sampler
+from fedpkg.strategies import make_strategy
+from fedpkg.strategies.tree import Combiner, TreeStrategy
+
+_LONGEST_NAME = 100
+
+
+@dataclass
+class _Node:
+    """A combiner before its strategy is made. ``given``: its keys."""
+
+    path: str
+    given: Mapping[str, Any]
+    clients: list[str] = field(default_factory=list)
+    children: list[_Node] = field(default_factory=list)
+
+
+def tree_of(config: RunConfig, client_ids: Sequence[str]) -> TreeStrategy | None:
+    """The strategy of the session's tree of combiners; None: it has no ``topology``.
+
+    Raises:
+        ConfigError: a client is in no place or in two, a pattern matches nobody, a combiner has nobody below it, or
+            what it sets cannot be.
+        DataError: the file of entities is wrong.
+    """
+    section = config.topology
+    if section is None:
+        return None
+    root = _Node("", {"rounds": section.get("rounds", 1), "required": config.round.required})
+    defaults: dict[str, Any] = section.get("defaults") or {}  # type: ignore[assignment]
+    if section.get("fanout"):
+        _fan_out(root, section["fanout"], client_ids, defaults)  # type: ignore[arg-type]
+    elif section.get("by") or section.get("from"):
+        entities = _entities(config, client_ids)
+        by = section.get("by")
+        names = [by] if isinstance(by, str) else by
+        _by_entities(root, entities, client_ids, names, defaults)  # type: ignore[arg-type]
+    else:
+        _declared(root, section, client_ids, config)
+    return TreeStrategy(_made(root, config))
+
+
+def _declared(root: _Node, section: Mapping[str, Any], client_ids: Sequence[str], config: RunConfig) -> None:
+    places: dict[str, str] = {}
+    waiting: list[tuple[_Node, Mapping[str, Any]]] = [(root, section)]
+    entities = entities_of(config.clients)
+    while waiting:
+        node, given = waiting.pop()
+        where = f"topology, combiner {node.path}" if node.path else "topology"
+        wanted: set[str] = set()
+        for pattern in given.get("clients") or []:
+            wanted |= matching(pattern, client_ids, entities, where=where)
+        for name in client_ids if wanted else ():
+            if name in wanted:
+                if name in places:
+                    raise ConfigError(
+                        f"topology: {name} is below two combiners, {places[name]} and {node.path or 'the root'}",
+                        hint="change one of the patterns",
+                        key="topology",
+                    )
+                places[name] = node.path or "the root"
+                node.clients.append(name)
+        children = given.get("children") or []
+        _check_names(node, [child["name"] for child in children])
+        node.children = [_Node(_below(node.path, child["name"]), child) for child in children]
+        waiting.extend(zip(reversed(node.children), reversed(children), strict=True))
+    if left := [name for name in client_ids if name not in places]:
+        if section.get("others", "refuse") == "refuse":
+            more = f" and {len(left) - 3} more" if len(left) > 3 else ""
+            raise ConfigError(
+                f"topology: below no combiner: {', '.join(left[:3])}{more}",
+                hint="add them to the clients of a combiner; or topology.others=root puts them below the root",
+                key="topology.others",
+            )
+        root.clients += left
+
+
+def _check_names(parent: _Node, names: Sequence[str]) -> None:
+    where = f"topology, below {parent.path or 'the root'}"
+    for name, times in Counter(names).items():
+        if times > 1:
+            raise ConfigError(f"{where}: {times} combiners are called {name!r}", hint="rename one", key="topology")
+        if not name or len(name) > _LONGEST_NAME or not name.isprintable() or "/" in name:
+            raise ConfigError(
+                f"{where}: {name!r:.120} cannot be the name of a combiner",
+                hint=f"use 1 to {_LONGEST_NAME} printable characters, and no '/'",
+                key="topology",
+            )
+
+
+def _fan_out(root: _Node, fanout: Sequence[int], client_ids: Sequence[str], defaults: Mapping[str, Any]) -> None:
+    number = 1
+    for one in fanout:
+        number *= one
+        if number > len(client_ids):
+            raise ConfigError(
+                f"topology.fanout: {number} combiners at the bottom, but there are {len(client_ids)} clients",
+                hint="a combiner needs at least one client",
+                key="topology.fanout",
+            )
+    level = [root]
+    for one in fanout:
+        for node in level:
+            node.children = [_Node(_below(node.path, str(i)), defaults) for i in range(one)]
+        level = [child for node in level for child in node.children]
+    for i, node in enumerate(level):
+        start, end = i * len(client_ids) // number, (i + 1) * len(client_ids) // number
+        node.clients = list(client_ids[start:end])
+
+
+def _entities(config: RunConfig, client_ids: Sequence[str]) -> Entities:
+    entities = entities_of(config.clients)
+    if entities is None or any(name not in entities for name in client_ids):
+        raise ConfigError(
+            "topology: the tree is made of entities, and the run has none",
+            hint="clients.entities=entities.yaml, a file with the clients and their parents or attributes",
+            key="topology",
+        )
+    return entities
+
+
+def _by_entities(
+    root: _Node, entities: Entities, client_ids: Sequence[str], by: Sequence[str] | None, defaults: Mapping[str, Any]
+) -> None:
+    nodes = {"": root}
+    for name in client_ids:
+        steps = entities.parents_of(name) if by is None else [_value(entities, name, one) for one in by]
+        at = root
+        for step in steps:
+            path = _below(at.path, step)
+            if path not in nodes:
+                _check_names(at, [step])
+                nodes[path] = _Node(path, defaults)
+                at.children.append(nodes[path])
+            at = nodes[path]
+        at.clients.append(name)
+
+
+def _value(entities: Entities, name: str, attribute: str) -> str:
+    value = entities.attributes_of(name).get(attribute)
+    if value is None:
+        known = ", ".join(entities.attributes)
+        raise ConfigError(
+            f"topology.by: {name} has no attribute {attribute!r}",
+            hint=f"add it to the file of entities; its attributes: {known}",
+            key="topology.by",
+        )
+    return as_text(value)
+
+
+def _below(path: str, name: str) -> str:
+    return f"{path}/{name}" if path else name
+
+
+def _made(root: _Node, config: RunConfig) -> Combiner:
+    """The combiners with their strategies, from the bottom up."""
+    order: list[tuple[_Node, Mapping[str, Any]]] = []
+    own: dict[str, Any] = {"strategy": config.strategy, "timeout_s": None, "parameters": {}}
+    waiting: list[tuple[_Node, Mapping[str, Any]]] = [(root, own)]
+    while waiting:
+        node, above = waiting.pop()
+        given = node.given
+        has = {
+            "strategy": given.get("strategy") or above["strategy"],
+            "timeout_s": given.get("timeout_s") or above["timeout_s"],
+            "parameters": {**above["parameters"], **(given.get("parameters") or {})},
+        }
+        order.append((node, has))
+        waiting.extend((child, has) for child in node.children)
+    made: dict[str, Combiner] = {}
+    for node, has in reversed(order):
+        _check(node)
+        made[node.path] = Combiner(
+            node.path,
+            make_strategy(has["strategy"]),
+            tuple(node.clients),
+            tuple(made.pop(child.path) for child in node.children),
+            rounds=node.given.get("rounds", 1),
+            required=node.given.get("required", 1),
+            timeout_s=has["timeout_s"],
+            parameters=has["parameters"],
+            sampler=make_sampler(node.given["sampler"]) if node.given.get("sampler") else None,
+        )
+    return made[""]
+
+
+def _check(node: _Node) -> None:
+    where, names = f"topology, combiner {node.path}" if node.path else "topology", {one.path for one in node.children}
+    number = len(node.clients) + len(names)
+    if not number:
+        raise ConfigError(
+            f"{where}: it has nobody below it", hint="give it clients or children, or remove it", key="topology"
+        )
+    if both := next((name for name in node.clients if name in names), None):
+        raise ConfigError(f"{where}: a client and a combiner below it are called {both!r}", key="topology")
+    if (required := node.given.get("required", 1)) > number:
+        raise ConfigError(
+            f"{where}: {required} replies are required, and it has {number} children",
+            hint="lower `required`" if node.path else "lower round.required: it counts the root's children",
+            key="topology" if node.path else "round.required",
+        )

@@ -1,0 +1,156 @@
+"""The section ``topology`` of a run.yaml: the keys of a combiner, and the checks that need no clients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from fedpkg.config_sections import Count, Seconds, Section, about
+from fedpkg.config_shape import Places, check_shape
+from fedpkg.errors import ConfigError
+from fedpkg.types import Json
+
+_SHAPES = ("children", "fanout", "by", "from")
+
+
+class CombinerConfig(Section, frozen=True):
+    """A combiner below the root. What it does not set, it has from the combiner above, except where it says so."""
+
+    name: Annotated[str, about("Its name; combiners with the same parent have different ones.", "north")]
+    clients: Annotated[
+        list[str], about("Ids or patterns of the clients directly below it, as in `clients.groups`.", ["client-[0-4]"])
+    ] = []
+    children: Annotated[list[dict[str, Any]], about("The combiners directly below it.")] = []
+    rounds: Annotated[
+        Count, about("Number of rounds that it runs before it passes its model upward. Not from above.", 2)
+    ] = 1
+    required: Annotated[
+        Count,
+        about(
+            "Least number of usable replies of its children, clients or combiners. With fewer it has failed, and "
+            "passes nothing upward. Not from above.",
+            2,
+        ),
+    ] = 1
+    strategy: Annotated[
+        dict[str, Any] | str | None,
+        about("How it combines what its children send.", {"name": "fedavgm", "momentum": 0.9}),
+    ] = None
+    sampler: Annotated[
+        dict[str, Any] | str | None,
+        about(
+            "Chooses clients of its whole subtree, anew in each of its rounds. Without it, it asks those that the "
+            "nearest combiner above, or the session's `sampler`, has chosen.",
+            {"fraction_train": 0.5},
+        ),
+    ] = None
+    timeout_s: Annotated[Seconds | None, about("Time limit of its clients' answers in each of its rounds.", 60)] = None
+    parameters: Annotated[
+        dict[str, Any], about("Values that the clients below it find in task.json.", {"lr_scale": 0.5})
+    ] = {}
+
+
+class TopologyConfig(Section, frozen=True):
+    """The tree of combiners between the controller and the clients. The root has `strategy`, `sampler` and
+    `round.required` of the run.yaml. The tree is given by one of `children`, `fanout`, `by` and `from`.
+    """
+
+    rounds: Annotated[Count, about("Number of rounds of the root in each round of the session.")] = 1
+    clients: Annotated[list[str], about("Ids or patterns of clients directly below the root.", ["client-9"])] = []
+    children: Annotated[list[dict[str, Any]], about("The combiners directly below the root.")] = []
+    fanout: Annotated[
+        list[Count] | None,
+        about(
+            "The number of combiners below the root, below each of those, and so on. The clients are dealt in their "
+            "order to the combiners at the bottom.",
+            [4, 8, 16],
+        ),
+    ] = None
+    by: Annotated[
+        str | list[str] | None,
+        about(
+            "Attributes of `clients.entities`: a combiner for each value of the first, below it the second …", "region"
+        ),
+    ] = None
+    source: Annotated[
+        Literal["entities"] | None,
+        about("`entities`: each entity that is the parent of others is a combiner.", "entities"),
+    ] = msgspec.field(default=None, name="from")
+    others: Annotated[
+        Literal["root", "refuse"],
+        about("Clients that no pattern matches: `root` puts them directly below the root, `refuse` is an error."),
+    ] = "refuse"
+    defaults: Annotated[
+        dict[str, Any],
+        about("Keys of the combiners that `fanout`, `by` or `from` make, such as rounds.", {"rounds": 2}),
+    ] = {}
+
+
+def resolve_topology(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
+    """A run.yaml's ``topology``, checked, with the strategies and samplers of its combiners completed.
+
+    Raises:
+        ConfigError: it is wrong; with the line.
+    """
+    root = ("topology",)
+    check_shape(dict(section), TopologyConfig, places, root)
+    given = [key for key in _SHAPES if section.get(key)]
+    if len(given) != 1 and not (not given and section.get("clients")):
+        what = (
+            "both '" + "' and '".join(given) + "'" if given else "neither " + ", ".join(f"'{one}'" for one in _SHAPES)
+        )
+        raise ConfigError(
+            f"{places.where(root)}: 'topology' has {what}; one of them describes the tree",
+            hint="children: [{name: north, clients: [client-0, client-1]}, …], fanout: [4, 8], by: region, or "
+            "from: entities",
+            key="topology",
+        )
+    if section.get("clients") and given not in (["children"], []):
+        raise ConfigError(
+            f"{places.where((*root, 'clients'))}: 'topology.clients' goes with 'children' only; '{given[0]}' places "
+            "all clients",
+            key="topology.clients",
+        )
+    found: dict[str, Any] = _copy(dict(section))
+    for path, node in _nodes(found):
+        at = (*root, *path)
+        check_shape(node, CombinerConfig, places, at)
+        _resolve_parts(node, places, at)
+    if isinstance(defaults := found.get("defaults"), dict) and defaults:
+        at = (*root, "defaults")
+        check_shape({"name": "each", **defaults}, CombinerConfig, places, at)
+        if wrong := next((key for key in ("name", "clients", "children") if key in defaults), None):
+            raise ConfigError(
+                f"{places.where((*at, wrong))}: 'defaults' cannot have '{wrong}'", key="topology.defaults"
+            )
+        _resolve_parts(defaults, places, at)
+    return found
+
+
+def _resolve_parts(node: dict[str, Any], places: Places, at: tuple[str, ...]) -> None:
+    from fedpkg.samplers import resolve_sampler
+    from fedpkg.strategies import resolve_strategy
+
+    for key, resolve in (("strategy", resolve_strategy), ("sampler", resolve_sampler)):
+        if (part := node.get(key)) is not None:
+            node[key] = resolve({"name": part} if isinstance(part, str) else part, places, (*at, key))
+
+
+def _copy(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _copy(part) for key, part in value.items()}
+    return [_copy(part) for part in value] if isinstance(value, list) else value
+
+
+def _nodes(section: dict[str, Any]) -> Iterator[tuple[tuple[str, ...], dict[str, Any]]]:
+    """The combiners of a section with the keys that lead to them."""
+    waiting: list[tuple[tuple[str, ...], dict[str, Any]]] = [((), section)]
+    while waiting:
+        path, node = waiting.pop()
+        if path:
+            yield path, node
+        children = node.get("children") or []
+        for number, child in reversed(list(enumerate(children))):
+            waiting.append(((*path, "children", str(number)), child))

@@ -1,0 +1,98 @@
+"""Trees of combiners, against the closed form of hierarchical averaging on quadratics, in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+from quadratics import Federation, Quadratic, Vector, vector, weights
+
+from fedpkg.strategies.base import Request, State
+from fedpkg.strategies.registry import make_strategy
+from fedpkg.strategies.tree import Combiner, TreeStrategy
+
+SIZE, RATE, STEPS = 4, 0.1, 3
+
+
+def losses_of(number: int) -> dict[str, Quadratic]:
+    rng = np.random.default_rng(number)
+    found = {}
+    for k in range(number):
+        root = rng.standard_normal((SIZE, SIZE))
+        found[f"client-{k}"] = Quadratic(np.eye(SIZE) + 0.2 * root @ root.T, rng.standard_normal(SIZE))
+    return found
+
+
+def trained(loss: Quadratic, x: Vector) -> Vector:
+    for _ in range(STEPS):
+        x = x - RATE * loss.gradient(x)
+    return x
+
+
+def federation_of(losses: Mapping[str, Quadratic], *, broken: tuple[str, ...] = ()) -> Federation:
+    def train(name: str, request: Request) -> Mapping[str, Vector]:
+        x = trained(losses[name], vector(request.payload))  # type: ignore[arg-type]
+        return {"": x * np.nan if name in broken else x}
+
+    return Federation({name: {"": loss} for name, loss in losses.items()}, train=train)
+
+
+def combiner(path: str, *parts: str | Combiner, rounds: int = 1, **more: object) -> Combiner:
+    clients = tuple(part for part in parts if isinstance(part, str))
+    children = tuple(part for part in parts if isinstance(part, Combiner))
+    strategy = make_strategy({"name": str(more.pop("strategy", "fedavg"))})
+    return Combiner(path, strategy, clients, children, rounds, **more)  # type: ignore[arg-type]
+
+
+def run(root: Combiner, federation: Federation, rounds: int = 1) -> State:
+    strategy = TreeStrategy(root)
+    state = strategy.init(weights(np.zeros(SIZE)))
+    for number in range(rounds):
+        state = federation.step(strategy, state, number)
+    return state
+
+
+def closed_form(one: Combiner, losses: Mapping[str, Quadratic], x: Vector) -> Vector:
+    """The mean of clients' and combiners' models, again and again, each weighted by the clients that are in it."""
+    for _ in range(one.rounds):
+        models = [(trained(losses[name], x), 1) for name in one.clients]
+        models += [
+            (closed_form(child, losses, x), sum(len(c.clients) for c in child.everyone())) for child in one.children
+        ]
+        x = sum(weight * model for model, weight in models) / sum(weight for _, weight in models)
+    return x
+
+
+c = [f"client-{k}" for k in range(9)]
+TREES = {
+    "flat": combiner("", *c),
+    "two levels": combiner("", combiner("a", *c[:4], rounds=3), combiner("b", *c[4:], rounds=2)),
+    "a client beside a combiner": combiner("", c[0], combiner("a", *c[1:], rounds=2)),
+    "one child": combiner("", combiner("a", combiner("a/b", *c, rounds=2), rounds=2), rounds=2),
+    "one client": combiner("", combiner("a", c[0]), combiner("b", *c[1:])),
+    "odd": combiner(
+        "",
+        c[0],
+        combiner("a", c[1], combiner("a/a", c[2], c[3], rounds=2), combiner("a/b", c[4]), rounds=3),
+        combiner("b", combiner("b/a", combiner("b/a/a", combiner("b/a/a/a", *c[5:], rounds=2)), rounds=2)),
+        rounds=2,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TREES)
+def test_a_tree_of_means_is_its_closed_form(name: str) -> None:
+    tree, losses = TREES[name], losses_of(9)
+    state = run(tree, federation_of(losses), 2)
+    expected = closed_form(tree, losses, closed_form(tree, losses, np.zeros(SIZE)))
+    np.testing.assert_allclose(vector(state["model"]), expected, rtol=1e-12)
+
+
+def test_a_chain_of_combiners_changes_no_bit() -> None:
+    losses = losses_of(5)
+    chain = combiner("/".join("x" * 200), *losses)
+    for depth in range(199, -1, -1):
+        chain = combiner("/".join("x" * depth), chain)
+    deep, flat = (run(tree, federation_of(losses), 2) for tree in (chain, combiner("", *losses)))
+    assert np.array_equal(vector(deep["model"]), vector(flat["model"]))
