@@ -78,6 +78,8 @@ class Pipeline:
             treatment=of.treatment if self.server_optimiser is None else "step",
             only_averages=of.only_averages and not goes_on,
             reply=self.reply,
+            in_trees=of.in_trees,
+            why_not_in_trees=of.why_not_in_trees,
             changes_numbers=change_numbers(self.transforms, self.server_transforms, self.download_transforms),
             server_optimiser=self.server_optimiser,
             clients_read=tuple(self.method),

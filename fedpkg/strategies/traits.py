@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from fedpkg.transforms.message import Transform
     from fedpkg.types import Content
 
+InTrees: TypeAlias = Literal["anywhere", "above_clients", "never"]
 Treatment: TypeAlias = Literal["mean", "aggregate", "step", "parameters", "elsewhere"]
 
 
@@ -47,6 +48,11 @@ class Traits:
         takes_no_replies: a round goes on without any usable reply if all its requests have ``required=0``.
         heeds_required: a round with fewer usable replies than ``round.required`` stops the session.
         chooses_clients: the strategy chooses all clients and does not use the sampler.
+        in_trees: the combiners of a tree (`topology` of the run.yaml) that can have the strategy. ``anywhere``: it asks
+            for updates of one model, which combiners can send as well as clients. ``above_clients``: it needs more of
+            those that it asks, so there can be no combiners below. ``never``: it leaves requests outstanding, or makes
+            a promise about the session as a whole.
+        why_not_in_trees: the reason, for the error.
         clients_read: parameters of which the package must read at least one. Otherwise the clients train as under
             FedAvg, and the run gets a warning.
         client_lines: names of `fedpkg.client` that implement the clients' part. Empty: loading and saving with
@@ -69,6 +75,8 @@ class Traits:
     takes_empty_rounds: bool = False
     heeds_required: bool = True
     chooses_clients: bool = False
+    in_trees: InTrees = "anywhere"
+    why_not_in_trees: str = ""
     clients_read: tuple[str, ...] = ()
     client_lines: tuple[str, ...] = ()
 

@@ -13,6 +13,7 @@ from fedpkg.data.entities import Entities, as_text, entities_of
 from fedpkg.errors import ConfigError
 from fedpkg.samplers import make_sampler
 from fedpkg.strategies import make_strategy
+from fedpkg.strategies.traits import Traits, traits_of
 from fedpkg.strategies.tree import Combiner, TreeStrategy
 
 _LONGEST_NAME = 100
@@ -32,9 +33,8 @@ def tree_of(config: RunConfig, client_ids: Sequence[str]) -> TreeStrategy | None
     """The strategy of the session's tree of combiners; None: it has no ``topology``.
 
     Raises:
-        ConfigError: a client is in no place or in two, a pattern matches nobody, a combiner has nobody below it, or
-            what it sets cannot be.
-        DataError: the file of entities is wrong.
+        ConfigError: a client is in no place or in two, a combiner has none below it, or what it sets cannot be.
+        DataError: a pattern matches no client, or the file of entities is wrong.
     """
     section = config.topology
     if section is None:
@@ -183,9 +183,11 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
     made: dict[str, Combiner] = {}
     for node, has in reversed(order):
         _check(node)
+        strategy = make_strategy(has["strategy"])
+        _check_strategy(node, has["strategy"], traits_of(strategy))
         made[node.path] = Combiner(
             node.path,
-            make_strategy(has["strategy"]),
+            strategy,
             tuple(node.clients),
             tuple(made.pop(child.path) for child in node.children),
             rounds=node.given.get("rounds", 1),
@@ -202,7 +204,9 @@ def _check(node: _Node) -> None:
     number = len(node.clients) + len(names)
     if not number:
         raise ConfigError(
-            f"{where}: it has nobody below it", hint="give it clients or children, or remove it", key="topology"
+            f"{where}: there is no client and no combiner below it",
+            hint="give it clients or children, or remove it",
+            key="topology",
         )
     if both := next((name for name in node.clients if name in names), None):
         raise ConfigError(f"{where}: a client and a combiner below it are called {both!r}", key="topology")
@@ -212,3 +216,23 @@ def _check(node: _Node) -> None:
             hint="lower `required`" if node.path else "lower round.required: it counts the root's children",
             key="topology" if node.path else "round.required",
         )
+
+
+def _check_strategy(node: _Node, section: Mapping[str, Any], traits: Traits) -> None:
+    """Raises ConfigError: the strategy cannot be at this place of a tree."""
+    name, where = section.get("name"), f"topology, combiner {node.path}" if node.path else "topology, the root"
+    problem, hint = "", "give this combiner a strategy of its own, such as strategy: fedavg"
+    if not traits.has_model:
+        problem = "has no model, and combiners pass models on"
+    elif traits.groups:
+        problem = f"asks groups of clients ({', '.join(traits.groups)}), which belong to no single combiner"
+    elif traits.in_trees == "never":
+        problem = f"cannot be in a tree: {traits.why_not_in_trees or 'it says so'}"
+    elif traits.entry_points != ("train",) or traits.in_trees == "above_clients":
+        if not node.children:
+            return
+        asks = f"it asks clients for {' and '.join(traits.entry_points)}"
+        problem = f"cannot have combiners below it: {traits.why_not_in_trees or asks}"
+        hint += "; what a combiner does not set, it has from the one above, so set this strategy at those below"
+    if problem:
+        raise ConfigError(f"{where}: {name} {problem}", hint=hint, key="topology")

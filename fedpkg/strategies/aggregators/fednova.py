@@ -38,7 +38,9 @@ class FedNova:
     steps_key: str = "num_steps"
     momentum: BelowOne = 0.0
 
-    traits = Traits(treatment="step")
+    traits = Traits(
+        treatment="step", in_trees="above_clients", why_not_in_trees="it needs the number of each client's local steps"
+    )
 
     def fold(self, model: Weights, start: int = 0) -> Fold[Weights]:
         from fedpkg.strategies.steps import moved

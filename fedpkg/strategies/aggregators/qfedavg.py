@@ -43,7 +43,9 @@ class QFedAvg:
     learning_rate: Positive = 0.1
     loss_key: str = "train_loss"
 
-    traits = Traits(treatment="step")
+    traits = Traits(
+        treatment="step", in_trees="above_clients", why_not_in_trees="it needs each client's loss at the model it got"
+    )
 
     def fold(self, model: Weights, start: int = 0) -> Fold[Weights]:
         from fedpkg.strategies.steps import gradient_of, moved, squared_norm

@@ -105,6 +105,8 @@ class DpFedAvg:
             heeds_required=False,
             treatment="parameters",
             changes_numbers=change_numbers(self.transforms),
+            in_trees="never",
+            why_not_in_trees="its guarantee counts one draw of clients and one noise for each round of the session",
             server_optimiser=self.server_optimiser,
         )
 

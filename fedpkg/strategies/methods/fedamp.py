@@ -43,7 +43,13 @@ class FedAmp:
     sigma: Positive = 1.0
     regularisation: NotNegative = 1.0
 
-    traits = Traits(treatment="aggregate", clients_read=("proximal_mu",), client_lines=("fedprox", "proximal_term"))
+    traits = Traits(
+        treatment="aggregate",
+        in_trees="above_clients",
+        why_not_in_trees="each client gets a model of its own",
+        clients_read=("proximal_mu",),
+        client_lines=("fedprox", "proximal_term"),
+    )
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "personal": {}}

@@ -43,7 +43,13 @@ class FedAsync:
     mu: NotNegative = 0.0
     clock: Clock = "virtual"
 
-    traits = Traits(chooses_clients=True, heeds_required=False, treatment="step")
+    traits = Traits(
+        chooses_clients=True,
+        heeds_required=False,
+        treatment="step",
+        in_trees="never",
+        why_not_in_trees="its requests stay outstanding from round to round",
+    )
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}

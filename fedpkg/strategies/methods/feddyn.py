@@ -36,7 +36,13 @@ class FedDyn:
 
     alpha: Positive = 0.01
 
-    traits = Traits(treatment="step", clients_read=("alpha",), client_lines=("FedDyn",))
+    traits = Traits(
+        treatment="step",
+        in_trees="above_clients",
+        why_not_in_trees="each client keeps a term of its own",
+        clients_read=("alpha",),
+        client_lines=("FedDyn",),
+    )
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "h": parameters_alone(seed_model).zeros_like()}

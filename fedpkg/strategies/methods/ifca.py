@@ -47,7 +47,12 @@ class Ifca:
     loss: str = "loss"
     spread: NotNegative = 0.1
 
-    traits = Traits(entry_points=("validate", "train"), treatment="aggregate")
+    traits = Traits(
+        entry_points=("validate", "train"),
+        treatment="aggregate",
+        in_trees="above_clients",
+        why_not_in_trees="each client chooses one of several models",
+    )
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "clusters": [], "cluster_of": {}}

@@ -38,7 +38,9 @@ class Scaffold:
 
     learning_rate: Positive = 1.0
 
-    traits = Traits(treatment="step")
+    traits = Traits(
+        treatment="step", in_trees="above_clients", why_not_in_trees="each client has a control variate of its own"
+    )
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model, "c": parameters_alone(seed_model).zeros_like()}
