@@ -47,9 +47,13 @@ def answered(
     check_call(policy, node, asked, number=about.get("asked", 1), creator=about.get("creator", ()))
     said: list[str] = []
     for label in about["databases"]:
-        if label in node.withheld or (policy.minimum_rows_of(label) is not None and label in node.databases):
+        database = node.databases.get(label)
+        options = eras.database_options(input_, database)
+        if database is not None:
+            policy.check_query(label, options.get("query"), database.options.get("query"))
+        if label in node.withheld or (policy.minimum_rows_of(label) is not None and database is not None):
             with noting(said.append) if node.shares_logs else ignoring():
-                _read(frames, node, label, eras.database_options(input_, node.databases.get(label)))
+                _read(frames, node, label, options)
     try:
         data = run_enclosed(
             lambda: _packed(answer(frames)), max_bytes=max_bytes, quiet=not node.shares_logs, show=calling.traceback_of

@@ -96,7 +96,7 @@ def with_nodes(
             organization=name,
             collaboration=collaboration,
             databases={
-                label: _put(one, place, name, policy, shows_source=settings.share_logs)
+                label: _put(one, place, name, policy, shows=settings.share_logs, links=config.isolate.enabled)
                 for label, one in databases.items()
                 if label not in withheld
             },
@@ -387,12 +387,16 @@ def _check_apart(config: RunConfig, client_id: str, databases: Mapping[str, Data
             )
 
 
-def _put(database: Database, place: Path, name: str, policy: Policy, *, shows_source: bool) -> Database:
+def _put(database: Database, place: Path, name: str, policy: Policy, *, shows: bool, links: bool) -> Database:
     """A database in a node's folder, as tasks see this folder alone: a link to the file or a copy of it.
 
     If the policy hides columns, it is a copy without them.
+
+    Args:
+        shows: Whether the node's errors may have the place of the file.
+        links: Whether a link is enough: tasks that are not isolated could change the file through it.
     """
-    about, source = _about(database.label, name), database.uri if shows_source else ""
+    about, source = _about(database.label, name), database.uri if shows else ""
     if policy.hides_columns_of(database.label):
         file = _free(place, database.label, Path(database.uri).suffix)
         write_view(database, place / file, lambda column: policy.shows(database.label, column), about=about)
@@ -407,7 +411,7 @@ def _put(database: Database, place: Path, name: str, policy: Policy, *, shows_so
         if database.kind == "sql" and Path(f"{path}-wal").exists():
             _copy_sqlite(given, place / file)
         else:
-            _link(given, place / file)
+            _copy(given, place / file, links=links)
     except (OSError, sqlite3.Error) as error:
         if getattr(error, "errno", None) in NO_SPACE:
             raise
@@ -431,18 +435,19 @@ def _copy_sqlite(source: Path, target: Path) -> None:
         read.backup(written)
 
 
-def _link(source: Path, target: Path, above: Sequence[Path] = ()) -> None:
+def _copy(source: Path, target: Path, above: Sequence[Path] = (), *, links: bool) -> None:
     real = source.resolve()
     if source.is_dir():
         if real in above:
             raise DataError(f"{source} is a link to a folder that it is in", hint="remove this link")
         target.mkdir()
         for inner in sorted(source.iterdir()):
-            _link(inner, target / inner.name, [*above, real])
+            _copy(inner, target / inner.name, [*above, real], links=links)
         return
     if not real.exists():
         raise DataError(f"{source} is a link to {os.readlink(source)}, which does not exist", hint="remove this link")
-    try:
-        os.link(real, target)
-    except OSError:  # on another file system, or of another owner
-        copy_file(source, target)
+    if links:
+        with suppress(OSError):  # on another file system, or of another owner
+            os.link(real, target)
+            return
+    copy_file(source, target)

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import logging
+import shutil
 import sqlite3
 import subprocess
 from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 from analytics_runs import ALGORITHMS, configured
 from federation import Federation
@@ -17,7 +20,7 @@ from warm import warm_python
 from fedpkg.cli.main import run_command
 from fedpkg.config import dump_config
 from fedpkg.errors import ConfigError, DataError, PackageError, SessionFailed
-from fedpkg.session.algorithm_run import result_of
+from fedpkg.session.algorithm_run import AlgorithmOptions, config_of_algorithm, result_of
 from fedpkg.session.configuration import load
 
 DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
@@ -123,6 +126,60 @@ def test_an_algorithm_is_refused_where_it_cannot_be_isolated_unless_the_person_s
     with pytest.raises(ConfigError, match=r"resident.*cannot isolate"):
         run(federation, hospitals, "moments", *words, arguments=["column=age"])
     assert len(run(federation, hospitals, "moments", *words, arguments=["column=age"], isolated=False)) == 3
+
+
+def test_an_algorithm_that_is_not_isolated_changes_a_copy_of_the_data(federation: Federation, hospitals: Path) -> None:
+    found = run(federation, hospitals, "append", isolated=False)
+    assert set(found.values()) == {"written"}
+    assert [path.read_text().count("\n") for path in sorted((hospitals / "data").iterdir())] == [3, 2, 4]
+
+
+def test_databases_of_all_types_are_read_by_isolated_tasks(federation: Federation, hospitals: Path) -> None:
+    frame = pd.DataFrame({"x": [1]})
+    frame.to_excel(hospitals / "a.xlsx", index=False)
+    frame.to_csv(hospitals / "a.csv", index=False)
+    shutil.copy(Path(__file__).parent / "parquet" / "plain.parquet", hospitals / "a.parquet")
+    with closing(sqlite3.connect(hospitals / "a.db")) as connection:
+        frame.to_sql("patients", connection)
+    (hospitals / "scans").mkdir()
+    (hospitals / "scans" / "1.png").write_text("")
+    for name, more in (("a.csv", ""), ("a.xlsx", ""), ("a.parquet", ""), ("a.db", ", query: SELECT x FROM patients")):
+        databases = f"[{{label: a, uri: {name}{more}}}, {{label: scans, uri: scans}}]"
+        (hospitals / "node.yaml").write_text(f"databases: {databases}\n")
+        given = {"nodes": "1", "databases": {}, "node_config": hospitals / "node.yaml"}
+        [found] = run(federation, hospitals, "kinds", 'strategy.databases=["a","scans"]', **given).values()
+        assert "x" in found[0] or (name.endswith("parquet") and found[0])
+        assert found[1] == ["1.png"]
+
+
+def test_pickles_are_exchanged_only_if_the_person_says_so_and_with_no_node_that_has_a_policy(
+    federation: Federation, hospitals: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "algorithm"
+    folder.mkdir()
+    (folder / "fits.py").write_text(
+        "class Model:\n    pass\n\n\n"
+        "def master(client, data):\n"
+        "    task = client.create_new_task({'method': 'fit'}, [1, 2, 3])\n"
+        "    return [one.age for one in client.get_results(task['id'])]\n\n\n"
+        "def RPC_fit(data):\n"
+        "    model = Model()\n    model.age = int(data.age.sum())\n    return model\n"
+    )
+    given = {"nodes": str(hospitals / "entities.yaml"), "databases": {"default": str(hospitals / "data/*.csv")}}
+
+    def fit(**options: Any) -> Any:
+        config = config_of_algorithm(folder, AlgorithmOptions("master", **{**given, **options}))
+        return result_of(federation.home, federation.run(config))
+
+    with pytest.raises(SessionFailed, match=r"result of RPC_fit: it is of the type fits\.Model"):
+        fit()
+    assert fit(allow_pickle=True) == [70, 110, 90]
+    (hospitals / "nodes").mkdir()
+    (hospitals / "nodes" / "hospital-a.yaml").write_text("policies: {minimum_rows: 1}\n")
+    with pytest.raises(SessionFailed) as error:
+        fit(allow_pickle=True, node_config=hospitals / "nodes")
+    assert "1 of 3 organizations have no result" in error.value.message and "Hospital A" in error.value.message
+    assert "result of RPC_fit: it is of the type fits.Model" in error.value.message
 
 
 def test_a_loop_that_polls_does_not_wait(federation: Federation, hospitals: Path) -> None:
@@ -278,8 +335,9 @@ def test_a_file_that_is_no_database_although_one_of_its_files_is_beside_it_is_na
 
 
 def test_databases_environment_and_ids_come_from_the_configurations_of_the_nodes(
-    federation: Federation, hospitals: Path
+    federation: Federation, hospitals: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO)
     folder = hospitals / "nodes"
     folder.mkdir()
     for letter in "abc":
@@ -290,7 +348,12 @@ def test_databases_environment_and_ids_come_from_the_configurations_of_the_nodes
         (folder / f"hospital_{letter}.yaml").write_text(text)
         (folder / "e.csv").write_text("x\n1\n")
     given = {"databases": {}, "node_config": folder}
+    (folder / "v6server.yaml").write_text("description: A study\nlogging: {level: debug}\nsmtp: {}\n")
     found = run(federation, hospitals, "both", **given)
+    assert [text for text in caplog.messages if text.startswith("nodes.")] == [
+        "nodes.ignored keys=port, smtp",
+        "nodes.server about=A study level=DEBUG",
+    ]
     assert found == {"Hospital B": ["b", 1, 1], "Hospital A": ["a", 2, 1], "Hospital C": ["c", 3, 1]}
     other = {"extra": str(hospitals / "data/*.csv"), "patients": str(folder / "e.csv")}
     with pytest.raises(DataError, match="is one file"):

@@ -116,6 +116,14 @@ def test_a_query_of_a_task_must_be_allowed_where_rows_are_counted(patients: Path
         Frames(node_of({"minimum_rows": 10}, one))("a", query=twice)
 
 
+def test_a_query_that_is_not_allowed_is_refused_before_the_function_is_called(patients: Path) -> None:
+    node = node_of({"allowed_queries": ["SELECT age .*"]}, Database("a", str(patients), "sql"))
+    input_ = serialise.write({"method": "partial", "query": "SELECT id FROM patients"}, what="the input")
+    given = Records({"task": {"input": np.frombuffer(input_, np.uint8)}}, {"databases": ["a"]})
+    with pytest.raises(NotAllowed, match="allowed_queries: the query is not in the list"):
+        answered(given, node, None, lambda frames: pytest.fail("the function was called"))
+
+
 def test_small_counts_of_every_form_of_result_are_suppressed() -> None:
     policy, node = policy_of({"minimum_count": 5, "allowed_functions": {"f": {"counts": ["n"]}}}), node_of({})
     assert json.loads(released_result(policy, node, "f", b'{"n": 3, "m": 3}', is_old=False)) == {"n": None, "m": 3}

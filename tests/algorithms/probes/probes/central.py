@@ -82,6 +82,12 @@ def deep(client, levels: int):
     return {"at": client.organization_id, "inner": client.wait_for_results(task["id"])[0]}
 
 
+@data(2)
+def kinds(frame, folder):
+    """The columns of a database, and the files in another one, which is a folder."""
+    return [list(frame.columns), sorted(os.listdir(folder))]
+
+
 @algorithm_client
 def dies(client):
     """Is killed while it has files in its temporary folder."""
