@@ -10,6 +10,8 @@ import pytest
 from analytics_runs import ALGORITHMS
 
 from fedpkg.cli.main import run_command
+from fedpkg.stores.home import Home
+from fedpkg.stores.opening import open_store
 
 PROBES = str(ALGORITHMS / "probes")
 
@@ -58,6 +60,18 @@ def test_a_large_result_is_told_by_its_file(
     assert run_command(["algorithm", "run", PROBES, "--method", "large", "--arg", "megabytes=2", *options]) == 0
     found = json.loads(capsys.readouterr().out)
     assert found["bytes"] == Path(found["file"]).stat().st_size == (2 << 20) + 2
+
+
+def test_options_of_the_command_line_reach_the_run(options: list[str], tmp_path: Path) -> None:
+    words = ["--no-isolate", "--allow-pickle", "--most-tasks", "7", "--timeout", "90", "--host", "Hospital A"]
+    more = ["--organizations", "Hospital C, Hospital A", "--arg", "column=age"]
+    assert run_command(["algorithm", "run", PROBES, "--method", "mean", *words, *more, *options]) == 0
+    with open_store(Home.open(tmp_path / "home"), read_only=True) as store:
+        [session] = store.list_sessions()
+    wanted = {"isolated": False, "allow_pickle": True, "most_tasks": 7, "host": "Hospital A"}
+    wanted |= {"organizations": ["Hospital C", "Hospital A"], "arguments": {"column": "age"}}
+    assert {name: session.config["strategy"][name] for name in wanted} == wanted
+    assert session.config["executor"]["timeout_s"] == 90 and not session.config["isolate"]["enabled"]
 
 
 def test_a_test_compares_the_mock_and_the_nodes_and_shows_what_left_each(

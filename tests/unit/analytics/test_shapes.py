@@ -101,6 +101,7 @@ def test_metadata_are_those_of_each_organization(run: Any) -> None:
     assert [one["rows"] for one in found] == [40, 2, 25]
     assert len({one["organization"] for one in found}) == len({one["name"] for one in found}) == 3
     assert all(one["is_node"] and one["collaboration"] == 1 and all(one["files"]) for one in found)
+    assert all(all(one["token"]) for one in found), "the token of a task is in its file"
 
 
 def test_loops_that_wait_end_at_once(run: Any) -> None:

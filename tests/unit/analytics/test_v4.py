@@ -7,6 +7,7 @@ import json
 import pickle
 import sys
 from collections.abc import Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -243,6 +244,24 @@ def test_what_functions_cannot_do_is_raised(call: Call) -> None:
         client.setup_encryption(None)
     assert client.base_path == "http://proxy:8080/api" and client.token in client.headers["Authorization"]
     assert not hasattr(client.task, "kill")  # as published
+
+
+MEMBERS = """
+organization_id node_id collaboration_id image databases study_id log request wait_for_results
+task.create task.get run.get run.from_task result.get result.from_task organization.get organization.list
+collaboration.get study.get vpn.get_addresses vpn.get_own_address vpn.get_child_addresses vpn.get_parent_address
+"""  # of the published clients, as functions of version 4 use them
+OF_A_MOCK = (
+    "n module_name all_organization_ids all_node_ids datasets_per_org organizations_with_data tasks runs results"
+)
+
+
+def test_the_clients_have_the_published_members(call: Call, client: Any) -> None:
+    real = AlgorithmClient(tokens.of(call.backend), "http://proxy", 8080, "/api")
+    wanted = {real: MEMBERS.split(), client: [*MEMBERS.split(), *OF_A_MOCK.split()]}
+    for one, members in wanted.items():
+        for name in members:
+            assert attrgetter(name)(one) is not None or name == "study_id", name
 
 
 # ---------------------------------------------------------------- the mock
