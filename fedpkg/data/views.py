@@ -11,7 +11,6 @@ import re
 import sqlite3
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -22,6 +21,8 @@ from fedpkg.analytics.parquet import metadata, pattern_of, quoted, types_of
 from fedpkg.errors import DataError
 
 _VIRTUAL = re.compile(r"CREATE VIRTUAL TABLE\b", re.IGNORECASE)
+_FIELDS = re.compile(r"\b(STRUCT|MAP|UNION)\(")  # in the type of a column of a Parquet file
+_NOTES = ("column_indexes", "creator", "pandas_version")  # of pandas in such a file
 Shows = Callable[[str], bool]  # whether a column may be seen, by its name
 
 
@@ -141,10 +142,12 @@ def _as_tables(connection: sqlite3.Connection, views: Mapping[str, str], shows: 
     for sql in views.values():
         connection.execute(sql.replace("CREATE VIEW", "CREATE TEMP VIEW", 1))  # SQLite itself has written the beginning
     for name in map(quoted, views):
-        with suppress(sqlite3.OperationalError):  # it uses what is hidden
+        try:
             names = [row[1] for row in connection.execute(f"PRAGMA temp.table_xinfo({name})")]
-            if columns := ", ".join(quoted(names[number]) for number in _seen(names, shows)):
-                connection.execute(f"CREATE TABLE main.{name} AS SELECT {columns} FROM temp.{name}")
+        except sqlite3.OperationalError:  # it uses what is hidden
+            continue
+        if columns := ", ".join(quoted(names[number]) for number in _seen(names, shows)):
+            connection.execute(f"CREATE TABLE main.{name} AS SELECT {columns} FROM temp.{name}")
 
 
 def _parquet(source: Path, target: Path, shows: Shows, options: Mapping[str, Any], about: str) -> None:
@@ -159,6 +162,11 @@ def _parquet(source: Path, target: Path, shows: Shows, options: Mapping[str, Any
         seen = [name for name in types if shows(name)]
         if not seen:
             raise DataError(f"{about}: {source} has no column that may be seen")
+        if within := next((name for name in seen if _FIELDS.search(types[name])), None):
+            raise DataError(
+                f"{about}: {source}: column {within!r} has fields, among which there may be hidden ones",
+                hint="write the fields as columns, or hide this column",
+            )
         told = metadata(connection, path)
         notes = json.dumps(_metadata_of(told, seen)).replace("'", "''")
         more = f", KV_METADATA {{pandas: '{notes}'}}" if told else ""
@@ -180,11 +188,12 @@ def _parquet(source: Path, target: Path, shows: Shows, options: Mapping[str, Any
 
 
 def _metadata_of(told: Mapping[str, Any], seen: Sequence[str]) -> dict[str, Any]:
-    """What pandas noted about the frame, without columns that are hidden, and without an index that is."""
+    """What pandas noted about the frame, without columns that are hidden, an index that is, and notes of others."""
     indexes = told.get("index_columns") or []
     is_seen = all(not isinstance(one, str) or one in seen for one in indexes)
     columns = [one for one in told.get("columns", ()) if isinstance(one, dict) and one.get("field_name") in seen]
-    return {**told, "columns": columns, "index_columns": indexes if is_seen else []}
+    kept = {name: told[name] for name in _NOTES if name in told}
+    return {**kept, "columns": columns, "index_columns": indexes if is_seen else []}
 
 
 def _literal(path: Path) -> str:

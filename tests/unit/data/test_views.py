@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 import sys
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pandas as pd
 import pytest
 
@@ -135,6 +137,8 @@ def test_what_is_computed_from_a_hidden_column_is_not_in_the_view_of_an_sqlite_f
             CREATE VIEW old AS SELECT * FROM p WHERE age > 5 AND '{SECRET}' > '';
             CREATE VIEW of_a_view (years) AS SELECT age FROM old;
             CREATE VIEW of_hidden AS SELECT name AS other FROM renamed;
+            CREATE VIEW by_hidden AS SELECT age FROM p WHERE secret > '' ORDER BY secret;
+            CREATE VIEW counted AS SELECT count(*) AS n, age FROM p GROUP BY age HAVING max(secret) > '';
             CREATE VIRTUAL TABLE words USING fts5(secret);
             INSERT INTO words VALUES ('{SECRET}');
             """
@@ -157,6 +161,30 @@ def test_a_view_of_a_parquet_file_is_the_frame_without_hidden_columns(folder: Pa
     found = read(str(view), "parquet")
     expected = whole.drop(columns="float32" if name == "columns" else hidden if len(whole.columns) > 1 else [])
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
+def test_notes_about_a_frame_are_not_in_its_view(folder: Path) -> None:
+    path = folder / "noted.parquet"
+    told = {"columns": [], "index_columns": [], "attributes": {"patients": [SECRET]}, "pandas_version": "2.2"}
+    with duckdb.connect() as connection:
+        notes = json.dumps(told).replace("'", "''")
+        place = str(path).replace("'", "''")
+        options = f"FORMAT parquet, KV_METADATA {{pandas: '{notes}'}}"
+        connection.execute(f"COPY (SELECT 1 AS a, '{SECRET}' AS secret) TO '{place}' ({options})")
+    view = view_of(folder, path, "parquet")
+    assert SECRET.encode() in path.read_bytes() and SECRET.encode() not in view.read_bytes()
+    assert read(str(view), "parquet").to_dict("list") == {"a": [1]}
+
+
+@pytest.mark.parametrize("kind", ["STRUCT(secret VARCHAR, age INTEGER)", "STRUCT(secret VARCHAR)[]"])
+def test_a_column_with_fields_is_refused_where_columns_are_hidden(folder: Path, kind: str) -> None:
+    path = folder / "fields.parquet"
+    with duckdb.connect() as connection:
+        place = str(path).replace("'", "''")
+        connection.execute(f"COPY (SELECT 1 AS a, NULL::{kind} AS person) TO '{place}' (FORMAT parquet)")
+    with pytest.raises(DataError, match="column 'person' has fields, among which there may be hidden ones"):
+        view_of(folder, path, "parquet")
+    assert read(str(view_of(folder, path, "parquet", hidden="person")), "parquet").to_dict("list") == {"a": [1]}
 
 
 def test_an_index_that_is_hidden_is_gone(folder: Path) -> None:
