@@ -93,7 +93,9 @@ def load_config(path: Path, overrides: Sequence[str] = (), *, resolve: Resolve |
         text = read_bounded(path, MAX_FILE_BYTES).decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
-        hint = "give the path of a run.yaml" + (f"; a package is run by --package {source}" * Path(path).is_dir())
+        hint = "give the path of a run.yaml, or of a message app, whose folder has a pyproject.toml"
+        if Path(path).is_dir():
+            hint += f"; a compute package is run by --package {shlex.quote(source)}"
         raise ConfigError(f"{source}: cannot be read: {reason}", hint=hint) from error
     tree, lines = read_yaml(text, source=source, verbatim=is_environment)
     if not isinstance(tree, dict):

@@ -45,7 +45,10 @@ def choose_python(
     if wanted is None or not missing:
         return Path(sys.executable)
     if choice == "current":
-        about = f"package {package} requires {', '.join(missing)} ({wanted.source}), which this Python does not have"
+        about = (
+            f"package {package} requires {', '.join(missing)} ({wanted.source}), which this Python does not have; "
+            "--env auto makes an environment that has them"
+        )
         event(logger, logging.WARNING, "environment.missing", about=about)
         return Path(sys.executable)
     event(logger, logging.DEBUG, "environment.wanted", package=package, missing=", ".join(missing))

@@ -256,7 +256,8 @@ def test_build_cannot_hand_in_a_link_as_its_seed(here):
         (("run", "run.yaml", "--data", "x"), "--clients and --data need --package"),
         (("run", "run.yaml", "--package", "p/client"), "with --package there is no RUN.yaml"),
         (("run", "--package", "nowhere"), "package nowhere does not exist"),
-        (("run", "p/client"), "give the path of a run.yaml; a package is run by --package p/client"),
+        (("run", "p/client"), "whose folder has a pyproject.toml; a compute package is run by --package p/client"),
+        (("run", "an app"), "give the path of a run.yaml, or of a message app, whose folder has a pyproject.toml"),
         (
             ("run", "--package", "p/client", "--data", "no/*"),
             "clients.folders (--data, --database): nothing matches no/*",
