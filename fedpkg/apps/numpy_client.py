@@ -1,7 +1,8 @@
 """The older form of a client: a class with ``fit`` and ``evaluate`` on lists of NumPy arrays.
 
 Messages carry the same records as those of functions: the first array record has the parameters, the first config
-record the configuration; a reply has an array record of the same name, and the metric record ``metrics``.
+record the configuration; a reply has an array record of the same name, the metric record ``metrics``, and the config
+record ``metrics.others`` with the metrics that are no numbers, if there are any.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from fedpkg.records import ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 if TYPE_CHECKING:
     from fedpkg.apps.context import Context
 
-ARRAYS, METRICS, PROPERTIES = "arrays", "metrics", "properties"
+ARRAYS, METRICS, OTHERS, PROPERTIES = "arrays", "metrics", "metrics.others", "properties"
 NUM_EXAMPLES = "num-examples"
 _TRAIN, _EVALUATE, _GET_PROPERTIES, _GET_PARAMETERS = "fit", "evaluate", "get_properties", "get_parameters"
 
@@ -79,12 +80,10 @@ def answering(client_fn: Callable[[Context], Any]) -> Callable[[Message, Context
         category, _, action = message.metadata.message_type.partition(".")
         if category == "train":
             arrays, number, metrics = _three(client.fit(parameters, config), client, _TRAIN)
-            content = RecordDict(
-                {name: _arrays(arrays, given, client), METRICS: _metrics(number, metrics, client, _TRAIN)}
-            )
+            content = RecordDict({name: _arrays(arrays, given, client), **_metrics(number, metrics, client, _TRAIN)})
         elif category == "evaluate":
             loss, number, metrics = _three(client.evaluate(parameters, config), client, _EVALUATE)
-            content = RecordDict({METRICS: _metrics(number, {"loss": loss, **metrics}, client, _EVALUATE)})
+            content = RecordDict({**_metrics(number, {"loss": loss, **metrics}, client, _EVALUATE)})
         elif action == _GET_PARAMETERS:
             content = RecordDict({ARRAYS: ArrayRecord(client.get_parameters(config))})
         else:
@@ -119,11 +118,20 @@ def _arrays(arrays: Any, given: ArrayRecord, client: NumPyClient) -> ArrayRecord
     return ArrayRecord(dict(zip(given, numbered.values(), strict=True)))
 
 
-def _metrics(number: Any, metrics: dict[str, Any], client: NumPyClient, method: str) -> MetricRecord:
-    """Numbers alone: the older form also allows texts, bytes and booleans, which have no average."""
+def _metrics(number: Any, metrics: dict[str, Any], client: NumPyClient, method: str) -> dict[str, Any]:
     if isinstance(number, bool) or (not isinstance(number, (int, float)) and not hasattr(number, "item")):
         raise TypeError(
             f"{type(client).__name__}.{method} returned {number!r} as the number of examples; it must be a number"
         )
-    kept = {name: value for name, value in metrics.items() if not isinstance(value, (str, bytes, bool))}
-    return MetricRecord({NUM_EXAMPLES: number, **kept})
+    return metric_records({NUM_EXAMPLES: number, **metrics})
+
+
+def metric_records(metrics: Mapping[str, Any]) -> dict[str, MetricRecord | ConfigRecord]:
+    """The records of metrics: texts, bytes and booleans have no average, and are in a record of their own."""
+    others = {name: value for name, value in metrics.items() if isinstance(value, (str, bytes, bool))}
+    records: dict[str, MetricRecord | ConfigRecord] = {
+        METRICS: MetricRecord({name: value for name, value in metrics.items() if name not in others})
+    }
+    if others:
+        records[OTHERS] = ConfigRecord(others)
+    return records

@@ -30,7 +30,7 @@ class ServerConfig:
 
 @dataclass
 class ServerAppComponents:
-    """What ``server_fn`` of the older form returns. ``server`` and ``client_manager`` must be None."""
+    """What ``server_fn`` of the older form returns. ``server`` must be None."""
 
     server: Any = None
     config: ServerConfig | None = None
@@ -48,8 +48,8 @@ class ServerApp:
 
     Args:
         server_fn: The older form, in place of ``main``: returns `ServerAppComponents` for a context.
-        config, strategy: The components of the older form, without a function.
-        server, client_manager: Must be None, as fedpkg has its own.
+        config, strategy, client_manager: The components of the older form, without a function.
+        server: Must be None, as fedpkg has its own.
     """
 
     def __init__(
@@ -129,12 +129,11 @@ class ServerApp:
 
 
 def _run_components(components: ServerAppComponents, grid: Grid) -> None:
-    for name in ("server", "client_manager"):
-        if getattr(components, name, None) is not None:
-            raise ServerAppError(
-                f"'{name}' of ServerAppComponents cannot be used, because fedpkg has its own; leave it out, and "
-                "write a main function (@app.main()) for what it does"
-            )
+    if getattr(components, "server", None) is not None:
+        raise ServerAppError(
+            "'server' of ServerAppComponents cannot be used, because fedpkg has its own; leave it out, and write a "
+            "main function (@app.main()) for what it does"
+        )
     strategy, config = components.strategy, components.config or ServerConfig()
     if strategy is None:
         raise ServerAppError("ServerAppComponents has no strategy: write ServerAppComponents(strategy=…, config=…)")
@@ -143,7 +142,12 @@ def _run_components(components: ServerAppComponents, grid: Grid) -> None:
             f"{type(strategy).__name__} is no strategy of the older form that can be run; write a main function "
             "(@app.main()) that calls strategy.start(grid=grid, initial_arrays=…, num_rounds=…)"
         )
-    strategy.run_components(grid, num_rounds=config.num_rounds, timeout=config.round_timeout)
+    strategy.run_components(
+        grid,
+        num_rounds=config.num_rounds,
+        timeout=config.round_timeout,
+        client_manager=getattr(components, "client_manager", None),
+    )
 
 
 def _place(function: Callable[..., Any]) -> str:

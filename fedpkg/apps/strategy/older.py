@@ -1,27 +1,32 @@
 """Strategies of the older form, which ``server_fn`` of a ServerApp returns: parameters are lists of NumPy arrays.
 
-They are the strategies of this package under other parameters. `aggregate_fit`, `aggregate_evaluate`, `evaluate` and
-`initialize_parameters` may be overridden.
+They are the strategies of this package under other parameters. `configure_fit`, `configure_evaluate`, `aggregate_fit`,
+`aggregate_evaluate`, `evaluate` and `initialize_parameters` may be overridden; a strategy that derives from `Strategy`
+writes all of them.
 """
 
 from __future__ import annotations
 
 import random
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any
 
 from fedpkg.apps.errors import AppExitException
 from fedpkg.apps.log import logger
-from fedpkg.apps.message import Message
+from fedpkg.apps.message import Message, MessageType
+from fedpkg.apps.numpy_client import OTHERS, metric_records
 from fedpkg.apps.strategy import fedavg, fedopt, fedprox, qfedavg, robust
 from fedpkg.apps.strategy.answers import array_record_of, weighted
 from fedpkg.apps.strategy.base import EvaluateFn, Result, exchanged, log_phase
+from fedpkg.apps.strategy.client_manager import ClientManager, ClientProxy, register_all
 from fedpkg.apps.strategy.metrics import aggregate_metricrecords, metrics_of
 from fedpkg.apps.strategy.parts import aggregate_arrayrecords
 from fedpkg.apps.typing import (
     Code,
+    EvaluateIns,
     EvaluateRes,
+    FitIns,
     FitRes,
     Parameters,
     Status,
@@ -31,6 +36,7 @@ from fedpkg.apps.typing import (
 from fedpkg.records.array_record import ArrayRecord
 from fedpkg.records.record_dict import RecordDict
 from fedpkg.records.value_records import ConfigRecord, MetricRecord
+from fedpkg.shares import share_of
 
 MetricsAggregation = Callable[[list[tuple[int, dict[str, Any]]]], Mapping[str, Any]]
 ConfigFn = Callable[[int], Mapping[str, Any]]
@@ -38,35 +44,62 @@ OlderEvaluateFn = Callable[[int, list[Any], dict[str, Any]], "tuple[float, Mappi
 
 GET_PARAMETERS = "query.get_parameters"
 LOSS = "loss"
-_REPLACED = {"configure_fit": "configure_train", "configure_evaluate": "configure_evaluate"}
 
 
-@dataclass(frozen=True)
-class ClientProxy:
-    """A node, as the older form names it."""
-
-    node_id: int
-
-    @property
-    def cid(self) -> str:
-        return str(self.node_id)
+def _other_name(name: str) -> Any:
+    """An attribute under the name of the older form."""
+    return property(lambda self: getattr(self, name), lambda self, value: setattr(self, name, value))
 
 
-class ClientManager:
-    """What chose the clients in the older form. It is a name for annotations: strategies get None in its place."""
+class Strategy(ABC):
+    """The base of the older form. FedAvg below implements its methods."""
+
+    @abstractmethod
+    def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
+        """The parameters before the first round; None: those of a client."""
+
+    @abstractmethod
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> Sequence[tuple[Any, FitIns]]:
+        """The clients that train in a round, each with what it is given."""
+
+    @abstractmethod
+    def aggregate_fit(
+        self, server_round: int, results: Sequence[tuple[Any, FitRes]], failures: Sequence[Any]
+    ) -> tuple[Parameters | None, dict[str, Any]]:
+        """The next parameters (None: they stay) and metrics."""
+
+    @abstractmethod
+    def configure_evaluate(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> Sequence[tuple[Any, EvaluateIns]]:
+        """The clients that evaluate in a round, each with what it is given."""
+
+    @abstractmethod
+    def aggregate_evaluate(
+        self, server_round: int, results: Sequence[tuple[Any, EvaluateRes]], failures: Sequence[Any]
+    ) -> tuple[float | None, dict[str, Any]]:
+        """The loss and metrics of the clients' evaluation."""
+
+    @abstractmethod
+    def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, Mapping[str, Any]] | None:
+        """The loss and metrics on the server, or None."""
+
+    def run_components(
+        self,
+        grid: Any,
+        *,
+        num_rounds: int = 1,
+        timeout: float | None = None,
+        client_manager: ClientManager | None = None,
+    ) -> Result:
+        """Run all rounds, as a ServerApp does with what ``server_fn`` returns."""
+        scratch = FromScratch(self)
+        return scratch.run_components(grid, num_rounds=num_rounds, timeout=timeout, client_manager=client_manager)
 
 
-class Strategy:
-    """The base of the older form, which cannot be run: its methods choose clients by a client manager."""
-
-    def run_components(self, grid: Any, *, num_rounds: int, timeout: float | None = None) -> NoReturn:
-        raise AppExitException(
-            f"{type(self).__name__} derives from the Strategy of the older form, which cannot be run; derive it from "
-            "flwr.serverapp.strategy.Strategy, or from FedAvg of either form"
-        )
-
-
-class _Older(fedavg.FedAvg):
+class _Older(fedavg.FedAvg, Strategy):
     """What all of them share.
 
     Args:
@@ -116,24 +149,44 @@ class _Older(fedavg.FedAvg):
         self.on_evaluate_config_fn = on_evaluate_config_fn
         self.accept_failures = accept_failures
         self.initial_parameters = initial_parameters
+        self.fit_metrics_aggregation_fn = fit_metrics_aggregation_fn
+        self.evaluate_metrics_aggregation_fn = evaluate_metrics_aggregation_fn
+        self._clients: ClientManager | None = None  # all nodes, while rounds run
+        self._given: tuple[Parameters, ArrayRecord] | None = None  # the parameters of a phase in both forms
 
-    def __init_subclass__(cls, **more: Any) -> None:
-        super().__init_subclass__(**more)
-        for name, instead in _REPLACED.items():
-            if name in vars(cls) and cls.__module__ != __name__:
-                raise TypeError(
-                    f"{cls.__name__}.{name} cannot be used, as there is no client manager: derive from "
-                    f"flwr.serverapp.strategy.FedAvg, and override its {instead}"
-                )
+    fraction_fit = _other_name("fraction_train")
+    min_fit_clients = _other_name("min_train_nodes")
+    min_evaluate_clients = _other_name("min_evaluate_nodes")
+    min_available_clients = _other_name("min_available_nodes")
 
     # ---- what may be overridden
 
-    def initialize_parameters(self, client_manager: Any) -> Parameters | None:
-        """The parameters before the first round; None: those of a client. There is no client manager."""
+    def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
         return self.initial_parameters
 
+    def num_fit_clients(self, num_available_clients: int) -> tuple[int, int]:
+        """How many clients train, and how many there must be."""
+        size = max(share_of(self.fraction_train, num_available_clients, "down"), self.min_train_nodes)
+        return size, self.min_available_nodes
+
+    def num_evaluation_clients(self, num_available_clients: int) -> tuple[int, int]:
+        """How many clients evaluate, and how many there must be."""
+        size = max(share_of(self.fraction_evaluate, num_available_clients, "down"), self.min_evaluate_nodes)
+        return size, self.min_available_nodes
+
+    def configure_fit(
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[Any, FitIns]]:
+        messages = self._fit_messages(server_round, self._arrays_of(parameters), ConfigRecord(), client_manager)
+        return self._instructions(messages, FitIns, parameters)
+
+    def configure_evaluate(  # type: ignore[override]
+        self, server_round: int, parameters: Parameters, client_manager: ClientManager
+    ) -> list[tuple[Any, EvaluateIns]]:
+        messages = self._evaluate_messages(server_round, self._arrays_of(parameters), ConfigRecord(), client_manager)
+        return self._instructions(messages, EvaluateIns, parameters)
+
     def evaluate(self, server_round: int, parameters: Parameters) -> tuple[float, Mapping[str, Any]] | None:
-        """The loss and metrics on the server, or None."""
         if self.evaluate_fn is None:
             return None
         return self.evaluate_fn(server_round, parameters_to_ndarrays(parameters), {})
@@ -141,7 +194,6 @@ class _Older(fedavg.FedAvg):
     def aggregate_fit(
         self, server_round: int, results: Sequence[tuple[Any, FitRes]], failures: Sequence[Any]
     ) -> tuple[Parameters | None, dict[str, Any]]:
-        """The next parameters and metrics."""
         if not results or (failures and not self.accept_failures):
             return None, {}
         messages = [self._message_of(proxy, result) for proxy, result in results]
@@ -151,7 +203,6 @@ class _Older(fedavg.FedAvg):
     def aggregate_evaluate(  # type: ignore[override]
         self, server_round: int, results: Sequence[tuple[Any, EvaluateRes]], failures: Sequence[Any]
     ) -> tuple[float | None, dict[str, Any]]:
-        """The loss and metrics of the clients' evaluation."""
         if not results or (failures and not self.accept_failures):
             return None, {}
         messages = [self._message_of(proxy, result) for proxy, result in results]
@@ -160,23 +211,103 @@ class _Older(fedavg.FedAvg):
 
     # ---- the rounds
 
-    def run_components(self, grid: Any, *, num_rounds: int = 1, timeout: float | None = None) -> Result:
-        """Run all rounds, as a ServerApp does with what ``server_fn`` returns."""
-        initial = self.initialize_parameters(None)
+    def run_components(
+        self,
+        grid: Any,
+        *,
+        num_rounds: int = 1,
+        timeout: float | None = None,
+        client_manager: ClientManager | None = None,
+    ) -> Result:
+        self._clients = register_all(grid.get_node_ids(), client_manager)
+        initial = self.initialize_parameters(self._clients)
         arrays = self._of_a_client(grid, timeout) if initial is None else _record(initial, None)
         return self.start(grid, arrays, num_rounds, timeout, evaluate_fn=self._evaluation())
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any
     ) -> Iterable[Message]:
-        own = {} if self.on_fit_config_fn is None else self.on_fit_config_fn(server_round)
-        return super().configure_train(server_round, arrays, ConfigRecord({**config, **own}), grid)
+        clients = self._clients_of(grid)
+        if type(self).configure_fit is _Older.configure_fit:
+            return self._fit_messages(server_round, arrays, config, clients)
+        given = self.configure_fit(server_round, self._parameters_of(arrays), clients)
+        return self._messages(given, MessageType.TRAIN, "configure_fit")
 
-    def configure_evaluate(
+    def _evaluation_messages(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any
     ) -> Iterable[Message]:
+        clients = self._clients_of(grid)
+        if type(self).configure_evaluate is _Older.configure_evaluate:
+            return self._evaluate_messages(server_round, arrays, config, clients)
+        given = self.configure_evaluate(server_round, self._parameters_of(arrays), clients)
+        return self._messages(given, MessageType.EVALUATE, "configure_evaluate")
+
+    def _fit_messages(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, clients: ClientManager
+    ) -> list[Message]:
+        own = {} if self.on_fit_config_fn is None else self.on_fit_config_fn(server_round)
+        return list(super().configure_train(server_round, arrays, ConfigRecord({**config, **own}), clients))
+
+    def _evaluate_messages(
+        self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, clients: ClientManager
+    ) -> list[Message]:
         own = {} if self.on_evaluate_config_fn is None else self.on_evaluate_config_fn(server_round)
-        return super().configure_evaluate(server_round, arrays, ConfigRecord({**config, **own}), grid)
+        return list(super().configure_evaluate(server_round, arrays, ConfigRecord({**config, **own}), clients))
+
+    def _sampled(self, grid: Any, share: float, least: int, phase: str) -> list[int]:
+        """The nodes that the client manager, which is given as the grid, chooses."""
+        numbers = self.num_fit_clients if phase == "train" else self.num_evaluation_clients
+        size, needed = numbers(grid.num_available())
+        return [int(one.cid) for one in grid.sample(num_clients=size, min_num_clients=needed)]
+
+    def _clients_of(self, grid: Any) -> ClientManager:
+        if self._clients is None:
+            self._clients = register_all(grid.get_node_ids(), None)
+        return self._clients
+
+    # ---- what clients are given, in both forms
+
+    def _parameters_of(self, arrays: ArrayRecord) -> Parameters:
+        self._given = _parameters(arrays), arrays
+        return self._given[0]
+
+    def _arrays_of(self, parameters: Parameters) -> ArrayRecord:
+        if self._given is not None and parameters is self._given[0]:
+            return self._given[1]
+        return _record(parameters, self._round_arrays)
+
+    def _instructions(self, messages: Sequence[Message], kind: Any, parameters: Parameters) -> list[tuple[Any, Any]]:
+        """Messages with one content, as the older form has them: all clients share what they are given."""
+        if not messages:
+            return []
+        given = kind(parameters, dict(messages[0].content.config_records[self.configrecord_key]))
+        return [(ClientProxy(message.metadata.dst_node_id), given) for message in messages]
+
+    def _messages(self, given: Iterable[tuple[Any, Any]] | None, message_type: str, method: str) -> list[Message]:
+        """The messages to clients; equal parameters and equal instructions are in one record."""
+        pairs = list(given or ())  # None: no client
+        records: dict[int, ArrayRecord] = {}
+        contents: dict[int, RecordDict] = {}
+        for pair in pairs:
+            if not (isinstance(pair, tuple) and len(pair) == 2 and hasattr(pair[1], "parameters")):
+                ins = "FitIns" if message_type == MessageType.TRAIN else "EvaluateIns"
+                came = type(pair).__name__
+                raise TypeError(f"{self._name}.{method} returned a list with a {came}; write pairs (client, {ins}(…))")
+            one = pair[1]
+            if id(one) not in contents:
+                if id(one.parameters) not in records:
+                    records[id(one.parameters)] = self._arrays_of(one.parameters)
+                contents[id(one)] = RecordDict(
+                    {
+                        self.arrayrecord_key: records[id(one.parameters)],
+                        self.configrecord_key: ConfigRecord(one.config),
+                    }
+                )
+        return [Message(contents[id(one)], int(client.cid), message_type) for client, one in pairs]
+
+    @property
+    def _name(self) -> str:
+        return type(self).__name__
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
@@ -201,7 +332,7 @@ class _Older(fedavg.FedAvg):
     def _evaluate_phase(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Any, timeout: float | None
     ) -> MetricRecord | None:
-        replies = exchanged(grid, self.configure_evaluate(server_round, arrays, config, grid), timeout, self)
+        replies = exchanged(grid, self._evaluation_messages(server_round, arrays, config, grid), timeout, self)
         if not replies:
             return None
         answers, left_out = weighted(replies, self.weighted_by_key)
@@ -220,7 +351,7 @@ class _Older(fedavg.FedAvg):
         node = random.choice(nodes)
         content = RecordDict({self.configrecord_key: ConfigRecord()})
         [reply] = exchanged(grid, [Message(content, node, GET_PARAMETERS)], timeout, self)
-        advice = f"set initial_parameters of {type(self).__name__}, or write get_parameters of the client"
+        advice = f"set initial_parameters of {self._name}, or write get_parameters of the client"
         if reply.has_error():
             raise AppExitException(f"node {node} did not give the initial parameters: {reply.error.reason}; {advice}")
         arrays = next(iter(reply.content.array_records.values()), ArrayRecord())
@@ -258,18 +389,18 @@ class _Older(fedavg.FedAvg):
         return EvaluateRes(_OK, metrics.pop(LOSS, float("nan")), number, metrics)
 
     def _examples(self, message: Message) -> tuple[int, dict[str, Any]]:
-        metrics = metrics_of(message.content)
+        metrics = _all_metrics(message.content)
         return metrics.pop(self.weighted_by_key), metrics
 
     def _message_of(self, proxy: Any, result: FitRes | EvaluateRes) -> Message:
         """The reply with the content of a result, which an app may have changed."""
         records: dict[str, Any] = {}
-        metrics = {**_numbers(result.metrics), self.weighted_by_key: result.num_examples}
+        metrics = {**result.metrics, self.weighted_by_key: result.num_examples}
         if isinstance(result, FitRes):
             records[self.arrayrecord_key] = _record(result.parameters, self._round_arrays)
         else:
             metrics[LOSS] = result.loss
-        records["metrics"] = MetricRecord(metrics)
+        records.update(metric_records(metrics))
         return Message(RecordDict(records), reply_to=Message(RecordDict(), int(proxy.cid), "train"))
 
 
@@ -284,7 +415,7 @@ def _aggregation(function: MetricsAggregation | None, *, keeps_loss: bool = Fals
     def aggregate(contents: list[RecordDict], key: str) -> MetricRecord:
         pairs = []
         for content in contents:
-            metrics = metrics_of(content)
+            metrics = _all_metrics(content)
             number = metrics.pop(key)
             if keeps_loss:
                 metrics.pop(LOSS, None)
@@ -294,6 +425,11 @@ def _aggregation(function: MetricsAggregation | None, *, keeps_loss: bool = Fals
         return MetricRecord({**({LOSS: losses[LOSS]} if LOSS in losses else {}), **found})
 
     return aggregate
+
+
+def _all_metrics(content: RecordDict) -> dict[str, Any]:
+    """The metrics of a client, also those that are no numbers."""
+    return {**content.config_records.get(OTHERS, {}), **metrics_of(content)}
 
 
 def _numbers(metrics: Mapping[str, Any]) -> MetricRecord:
@@ -320,6 +456,39 @@ def _failures(messages: Sequence[Message], usable: Sequence[Message]) -> list[Ba
         for one in messages
         if id(one) not in kept
     ]
+
+
+class FromScratch(_Older):
+    """The rounds of a strategy that derives from `Strategy` alone."""
+
+    def __init__(self, strategy: Strategy) -> None:
+        super().__init__()
+        self._of = strategy
+
+    def initialize_parameters(self, client_manager: ClientManager) -> Parameters | None:
+        return self._of.initialize_parameters(client_manager)
+
+    def configure_fit(self, server_round: int, parameters: Parameters, client_manager: ClientManager) -> Any:
+        return self._of.configure_fit(server_round, parameters, client_manager)
+
+    def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
+        return self._of.aggregate_fit(server_round, results, failures)
+
+    def configure_evaluate(self, server_round: int, parameters: Parameters, client_manager: ClientManager) -> Any:  # type: ignore[override]
+        return self._of.configure_evaluate(server_round, parameters, client_manager)
+
+    def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> Any:  # type: ignore[override]
+        return self._of.aggregate_evaluate(server_round, results, failures)
+
+    def evaluate(self, server_round: int, parameters: Parameters) -> Any:
+        return self._of.evaluate(server_round, parameters)
+
+    def summary(self) -> None:
+        logger.info("%s", self._name)
+
+    @property
+    def _name(self) -> str:
+        return type(self._of).__name__
 
 
 class FedAvg(_Older):

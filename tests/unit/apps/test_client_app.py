@@ -166,7 +166,9 @@ def test_a_numpy_client_answers_training_and_evaluation() -> None:
     assert list(trained["arrays"]) == ["w", "b"]
     np.testing.assert_array_equal(trained["arrays"]["w"].numpy(), [3, 3, 3])
     assert dict(trained["metrics"]) == {"num-examples": 5, "loss": 0.5}
+    assert dict(trained["metrics.others"]) == {"note": "text", "done": True}
     measured = app(asked("evaluate", **given), context()).content
+    assert list(measured) == ["metrics"]
     assert dict(measured["metrics"]) == {"num-examples": 3, "loss": 3.0, "accuracy": 1.0}
 
 

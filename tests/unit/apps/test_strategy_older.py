@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fedpkg.apps import ClientApp, Context, Error, Message, NumPyClient
-from fedpkg.apps.errors import AppExitException
+from fedpkg.apps.errors import AppExitException, TooFewNodes
 from fedpkg.apps.server_app import ServerApp, ServerAppComponents, ServerConfig
 from fedpkg.apps.strategy import older
-from fedpkg.apps.typing import Parameters, ndarrays_to_parameters, parameters_to_ndarrays
+from fedpkg.apps.strategy.client_manager import ClientProxy, Criterion, SimpleClientManager, register_all
+from fedpkg.apps.typing import FitIns, Parameters, ndarrays_to_parameters, parameters_to_ndarrays
 from fedpkg.records import RecordDict
 from tests.unit.apps.grids import MemoryGrid, floats, plain
 
@@ -31,7 +33,11 @@ class Client(NumPyClient):
         self.seen.append(config)
         if self.node == 9:
             raise RuntimeError("boom")
-        return [parameters[0] + np.float32(self.node), parameters[1]], self.node, {"loss": 1.0 / self.node}
+        return (
+            [parameters[0] + np.float32(self.node), parameters[1]],
+            self.node,
+            {"loss": 1.0 / self.node, "note": f"node {self.node}"},
+        )
 
     def evaluate(self, parameters: list[Any], config: dict[str, Any]) -> Any:
         self.seen.append(config)
@@ -183,14 +189,139 @@ def test_a_client_without_parameters_is_an_error_that_says_what_to_write() -> No
         older.FedAvg().run_components(MemoryGrid(2, lambda *_: Error(2, "boom")))
 
 
-def test_methods_that_need_a_client_manager_are_refused() -> None:
-    with pytest.raises(TypeError, match=r"Own.configure_fit cannot be used.* override its configure_train"):
+def initial() -> Parameters:
+    return ndarrays_to_parameters([floats(0, 0), np.zeros((1, 2))])
 
-        class Own(older.FedAvg):
+
+def test_an_app_may_change_what_clients_are_given() -> None:
+    class Own(older.FedProx):
+        def configure_fit(self, server_round: int, parameters: Parameters, client_manager: Any) -> Any:
+            assert sorted(client_manager.all()) == ["1", "2", "3", "4"]
+            given = super().configure_fit(server_round, parameters, client_manager)
+            given[0][1].config.update(epochs=server_round)
+            return given
+
+        def configure_evaluate(self, server_round: int, parameters: Parameters, client_manager: Any) -> Any:
+            return None if server_round == 1 else super().configure_evaluate(server_round, parameters, client_manager)
+
+    def sent(kind: type[older.FedProx]) -> tuple[list[list[int]], list[dict[str, Any]]]:
+        random.seed(5)
+        grid, seen = grid_of(1, 2, 3, 4)
+        run(kind(proximal_mu=0.5, fraction_fit=0.5, initial_parameters=initial()), grid, num_rounds=2)
+        return [[one.metadata.dst_node_id for one in messages] for messages in grid.sent], seen
+
+    (nodes, seen), (usual, _) = sent(Own), sent(older.FedProx)
+    assert nodes[0] == usual[0] and [len(each) for each in nodes] == [2, 0, 2, 4]
+    assert [config.get("epochs") for config in seen] == [1, 1, 2, 2, None, None, None, None]
+    assert seen[0]["proximal_mu"] == 0.5
+
+
+class Scratch(older.Strategy):
+    """Half of the clients start from other parameters, with another learning rate."""
+
+    def __init__(self) -> None:
+        self.came: list[Any] = []
+
+    def initialize_parameters(self, client_manager: Any) -> Parameters | None:
+        self.came.append(client_manager.num_available())
+        return initial()
+
+    def configure_fit(self, server_round: int, parameters: Parameters, client_manager: Any) -> Any:
+        clients = client_manager.sample(num_clients=4, min_num_clients=2)
+        slow, fast = {"lr": 0.001}, {"lr": 0.003}
+        other = ndarrays_to_parameters([one + 10 for one in parameters_to_ndarrays(parameters)])
+        return [
+            (client, FitIns(parameters, slow) if place < 2 else FitIns(other, fast))
+            for place, client in enumerate(clients)
+        ]
+
+    def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
+        self.came.append([(proxy.cid, result.num_examples, result.metrics["note"]) for proxy, result in results])
+        weighted = [(parameters_to_ndarrays(result.parameters), result.num_examples) for _, result in results]
+        return ndarrays_to_parameters(older.aggregate(weighted)), {}
+
+    def configure_evaluate(self, server_round: int, parameters: Parameters, client_manager: Any) -> Any:
+        return []
+
+    def aggregate_evaluate(self, server_round: int, results: Any, failures: Any) -> Any:
+        raise AssertionError("nothing was evaluated")
+
+    def evaluate(self, server_round: int, parameters: Parameters) -> Any:
+        return None
+
+
+def test_a_strategy_may_be_written_from_scratch(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO")
+    grid, seen = grid_of(1, 2, 3, 4)
+    strategy = Scratch()
+    run(strategy, grid)
+    assert strategy.came == [4, [("1", 1, "node 1"), ("2", 2, "node 2"), ("3", 3, "node 3"), ("4", 4, "node 4")]]
+    assert [config["lr"] for config in seen] == [0.001, 0.001, 0.003, 0.003]
+    assert last(grid)[0].tolist() == [10.0, 10.0]  # (1·1 + 2·2 + 3·13 + 4·14) / 10
+    assert len({id(message.content["arrays"]) for message in grid.sent[0]}) == 2
+    assert "Scratch" in caplog.text and "FromScratch" not in caplog.text
+
+    with pytest.raises(TypeError, match="aggregate_fit"):
+
+        class Half(older.Strategy):
             def configure_fit(self, server_round: int, parameters: Any, client_manager: Any) -> Any: ...
 
-    class Whole(older.Strategy):
-        pass
+        Half()  # type: ignore[abstract]
 
-    with pytest.raises(AppExitException, match=r"Whole derives from the Strategy of the older form"):
-        Whole().run_components(None, num_rounds=1)
+
+def test_an_app_may_have_its_client_manager() -> None:
+    class InTurn(SimpleClientManager):
+        turn = 0
+
+        def sample(self, num_clients: int, min_num_clients: int | None = None, criterion: Any = None) -> Any:
+            self.turn += 1
+            return [list(self.all().values())[self.turn % len(self)]]
+
+    grid, _ = grid_of(1, 2, 3)
+    strategy = older.FedAvg(fraction_evaluate=0, initial_parameters=initial())
+    config = ServerConfig(num_rounds=4)
+    ServerApp(client_manager=InTurn(), strategy=strategy, config=config)(grid, Context(1, 0, {}, RecordDict(), {}))
+    assert [[one.metadata.dst_node_id for one in messages] for messages in grid.sent if messages] == [
+        [2],
+        [3],
+        [1],
+        [2],
+    ]
+
+
+def test_a_client_manager_draws_those_that_a_criterion_selects(caplog: pytest.LogCaptureFixture) -> None:
+    class Even(Criterion):
+        def select(self, client: ClientProxy) -> bool:
+            return client.node_id % 2 == 0
+
+    manager = register_all(range(1, 6), None)
+    manager.unregister(ClientProxy(2))
+    assert manager.sample(1, criterion=Even()) == [ClientProxy(4)]
+    assert manager.sample(2, criterion=Even()) == []
+    assert "no client is drawn: the criterion selects 1, and 2 are needed" in caplog.text
+    assert manager.wait_for(4) and not manager.wait_for(5)
+    with pytest.raises(TooFewNodes, match="there are 4 nodes, and 5 are needed: run with --nodes 5, or lower min_fit"):
+        manager.sample(3, 5)
+
+
+def test_other_results_of_configure_fit_are_an_error() -> None:
+    class Own(older.FedAvg):
+        def configure_fit(self, server_round: int, parameters: Parameters, client_manager: Any) -> Any:
+            return list(client_manager.all().values())
+
+    grid, _ = grid_of(1, 2)
+    with pytest.raises(
+        TypeError, match=r"Own.configure_fit returned a list with a ClientProxy; write pairs \(client, F"
+    ):
+        Own(initial_parameters=initial()).run_components(grid)
+
+
+def test_a_strategy_has_its_settings_under_the_names_of_the_older_form() -> None:
+    def metrics(pairs: Any) -> Any: ...
+
+    strategy = older.FedAvg(fraction_fit=0.25, min_available_clients=7, fit_metrics_aggregation_fn=metrics)
+    assert (strategy.fraction_fit, strategy.min_available_clients) == (0.25, 7)
+    assert strategy.fit_metrics_aggregation_fn is metrics
+    strategy.min_fit_clients = 3
+    assert strategy.num_fit_clients(8) == (3, 7) and strategy.num_evaluation_clients(8) == (8, 7)
+    assert strategy.min_train_nodes == 3

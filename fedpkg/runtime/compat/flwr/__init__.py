@@ -93,7 +93,7 @@ _SERVER = {
     "Driver": "fedpkg.apps.grid:Grid",
     **dict.fromkeys(("ServerAppComponents", "ServerConfig"), "fedpkg.apps.server_app"),
 }
-_MANAGERS = dict.fromkeys(("ClientManager", "SimpleClientManager"), "fedpkg.apps.strategy.older:ClientManager")
+_MANAGERS = dict.fromkeys(("ClientManager", "SimpleClientManager"), "fedpkg.apps.strategy.client_manager")
 
 MODULES: dict[str, dict[str, str]] = {
     "flwr.app": {**_APP, **_VALUES},
@@ -126,7 +126,8 @@ MODULES: dict[str, dict[str, str]] = {
     "flwr.common.typing": _TYPES,
     "flwr.server": {**_SERVER, **_MANAGERS},
     "flwr.server.client_manager": _MANAGERS,
-    "flwr.server.client_proxy": {"ClientProxy": "fedpkg.apps.strategy.older"},
+    "flwr.server.client_proxy": {"ClientProxy": "fedpkg.apps.strategy.client_manager"},
+    "flwr.server.criterion": {"Criterion": "fedpkg.apps.strategy.client_manager"},
     "flwr.server.strategy": _OLDER_STRATEGIES,
     "flwr.server.strategy.aggregate": dict.fromkeys(
         ("aggregate", "aggregate_inplace", "weighted_loss_avg"), "fedpkg.apps.strategy.older"
