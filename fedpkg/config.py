@@ -207,6 +207,14 @@ class ClockConfig(Section, frozen=True):
         Annotated[float, msgspec.Meta(ge=1e-6, le=1e18)] | None,
         about("Bandwidth in bytes per virtual second, for the model on its way down and up. null: unlimited.", 1e6),
     ] = None
+    links: Annotated[
+        dict[str, Amount],
+        about(
+            "Bandwidth between combiners of a `topology` and the ones above them, in bytes per virtual second, by path "
+            "or pattern. The first pattern that matches counts. Others take no time.",
+            {"north/*": 1e5, "*": 1e8},
+        ),
+    ] = {}
 
 
 class NeedsConfig(Section, frozen=True):

@@ -34,6 +34,7 @@ NOUNS = (
     "algorithm",
     "package",
     "combiner",
+    "cluster",
     "session",
     "model",
     "validation",

@@ -80,18 +80,25 @@ def list_sessions(settings: Settings) -> None:
     "--round", "round_number", type=click.IntRange(1, 10**9), metavar="N", help="Show every task of this round."
 )
 @click.option("--metrics", is_flag=True, help="Show the aggregates of the metrics over the clients, too.")
+@click.option("--tree", is_flag=True, help="Show the tree of combiners: what each has done, in all rounds or in one.")
 @common_options
 @click.pass_obj
-def show(settings: Settings, session_ref: str | None, round_number: int | None, metrics: bool) -> None:
+def show(settings: Settings, session_ref: str | None, round_number: int | None, metrics: bool, tree: bool) -> None:
     """Show a session, or every task of one round.
 
     \b
       fedpkg session show
       fedpkg session show digits --round 3
       fedpkg session show digits --metrics
+      fedpkg session show digits --tree
     """
     with settings.reading() as (home, store):
         session = find_session(store, session_ref)
+        if tree:
+            from fedpkg.cli.trees import show_tree
+
+            show_tree(settings, store, session, round_number)
+            return
         aggregates = _aggregates(store, session, round_number) if metrics and settings.json else {}
         if round_number is not None:
             _show_round(settings, home, store, session, round_number, aggregates)

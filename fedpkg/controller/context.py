@@ -95,7 +95,9 @@ class SessionContext:
     @functools.cached_property
     def virtual_clock(self) -> VirtualClock | None:
         clock = self.config.clock
-        return VirtualClock(clock.seconds, clock.spread, clock.jitter, clock.bytes_per_s) if clock else None
+        return (
+            VirtualClock(clock.seconds, clock.spread, clock.jitter, clock.bytes_per_s, clock.links) if clock else None
+        )
 
     @functools.cached_property
     def traits(self) -> Traits:

@@ -31,7 +31,7 @@ from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed
 from fedpkg.files import remove_files, remove_tree
 from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
-from fedpkg.stores.base import OUTSTANDING, MetricRow, ModelRow, RoundRow, ValidationRow, WeightSource
+from fedpkg.stores.base import OUTSTANDING, CombinerRow, MetricRow, ModelRow, RoundRow, ValidationRow, WeightSource
 from fedpkg.stores.prune import remove_weights
 from fedpkg.strategies.base import Arrived, Client, Request, State, StepContext, StepResult, take_step
 from fedpkg.strategies.updates.held import finite
@@ -225,9 +225,9 @@ class _Training:
         sampling = ctx.sampler.sampling([client.client_id for client in clients], ctx.groups)
         clock = ctx.virtual_clock or VirtualClock()
         required = ctx.config.round.required
-        return StepContext(
-            self.round_number, rng, clients, asking.sample, sampling, clock, required, asking.choosing.among
-        )
+        time_s = 0.0 if ctx.virtual_clock is None else asking.choosing.time_s
+        choose = asking.choosing.among
+        return StepContext(self.round_number, rng, clients, asking.sample, sampling, clock, required, time_s, choose)
 
     def _totals(self) -> RoundRow:
         """The round's row, with the totals of its requests."""
@@ -274,6 +274,24 @@ class _Training:
             metrics={client_id: numbers_of(metadata) for client_id, metadata in measured.items()},
             validations=validations if around is None else [*validations, *around.rows],
             metric_rows=[*of_training, *of_validations, *(() if around is None else around.metric_rows)],
+            combiners=[
+                CombinerRow(
+                    session_id=row.session_id,
+                    round_number=row.round_number,
+                    path=one.path,
+                    status="failed" if one.reason else "ok",
+                    reason=one.reason or None,
+                    rounds=one.rounds,
+                    num_asked=one.num_asked,
+                    num_ok=one.num_ok,
+                    num_examples=one.num_examples,
+                    bytes_down=one.num_bytes if one.path else 0,
+                    bytes_up=one.num_bytes if one.path and not one.reason else 0,
+                    virtual_s=one.virtual_s if ctx.virtual_clock is not None else None,
+                    metrics=dict(one.metrics),
+                )
+                for one in result.combiners
+            ],
         )
         self._forget_states(states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))

@@ -63,6 +63,22 @@ def prepare_clients(
     ]
 
 
+def client_names(clients: ClientsConfig) -> list[str]:
+    """The ids of all clients, in the order of their partition ids, without splitting a dataset.
+
+    Raises:
+        DataError: Nothing matches, a name cannot be an id, or only the split of the data would tell the number.
+    """
+    entities = entities_of(clients)
+    if clients.folders is not None:
+        return [client.client_id for client in _of_folders(clients, clients.folders, entities)]
+    if entities is not None:
+        return [one.entity_id for one in _first(clients, entities)]
+    if clients.count is None:
+        raise DataError("the number of clients is known only when the data is split", hint="set clients.count")
+    return _numbered(clients.count)
+
+
 def _of_folders(clients: ClientsConfig, pattern: str, entities: Entities | None) -> list[ClientData]:
     found = _find(pattern)
     if len(found) < (clients.count or 0):

@@ -16,6 +16,7 @@ RoundStatus: TypeAlias = Literal["training", "aggregated", "finished", "failed"]
 UNFINISHED: tuple[RoundStatus, ...] = ("training", "aggregated", "failed")
 TaskStatus: TypeAlias = Literal["ok", "failed", "cancelled"]
 RequestStatus: TypeAlias = Literal["asked", "answered", "failed"]
+CombinerStatus: TypeAlias = Literal["ok", "failed"]
 SweepKind: TypeAlias = Literal["grid", "zip", "random", "search"]
 SweepStatus: TypeAlias = Literal["running", "interrupted", "failed", "finished"]
 PointStatus: TypeAlias = Literal["waiting", "running", "finished", "failed", "pruned"]
@@ -244,6 +245,29 @@ class MetricRow:
     deciles: list[float] = field(default_factory=list)  # 10 % … 90 %, interpolated linearly
     worst_tenth: float | None = None  # mean over the worst tenth of the clients, rounded up
     best_tenth: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class CombinerRow:
+    """What a combiner of a tree did in a round of its session.
+
+    ``bytes_down`` and ``bytes_up`` are the models between it and the combiner above; those of its clients are in the
+    rows of its requests, whose ``client_group`` is its path.
+    """
+
+    session_id: str
+    round_number: int
+    path: str  # names from the root's child to itself, with "/" between them; of the root: empty
+    status: CombinerStatus
+    reason: str | None = None  # why it has failed
+    rounds: int = 1  # of its own, until it passed its model upward
+    num_asked: int = 0  # children, clients or combiners, in the last of them
+    num_ok: int = 0
+    num_examples: float = 0.0  # of the distinct clients below it that have contributed
+    bytes_down: int = 0
+    bytes_up: int = 0
+    virtual_s: float | None = None  # until it passed its model upward, by the virtual clock
+    metrics: dict[str, Any] = field(default_factory=dict)  # means of what clients below it report of their training
 
 
 @dataclass(frozen=True, kw_only=True)

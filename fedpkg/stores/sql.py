@@ -17,6 +17,7 @@ from fedpkg.stores.base import (
     ClientHistoryRow,
     ClientRow,
     ClientUpdate,
+    CombinerRow,
     MetricPhase,
     MetricRow,
     ModelRow,
@@ -40,6 +41,7 @@ from fedpkg.stores.sweeps import SweepStore
 from fedpkg.stores.tables import (
     CLIENT_HISTORY,
     CLIENTS,
+    COMBINERS,
     METRIC_ROWS,
     MODELS,
     PACKAGES,
@@ -212,6 +214,7 @@ class StateStore:
         metrics: Mapping[str, Mapping[str, float]] | None = None,
         validations: Iterable[ValidationRow] = (),
         metric_rows: Iterable[MetricRow] = (),
+        combiners: Iterable[CombinerRow] = (),
     ) -> None:
         """Record an aggregated round atomically: its row, its model (if the session has one), the strategy's state,
         the clients' new state and history, and the aggregates of their metrics.
@@ -226,13 +229,18 @@ class StateStore:
             self._record_round(transaction, row)
             self._set_clients(transaction, row.session_id, clients or {})
             note_asked(transaction, row, metrics or {})
+            of_round = {"session_id": row.session_id, "round_number": row.round_number}
             transaction.run(
                 "delete from requests where session_id = :session_id and round_number = :round_number"
                 " and status = 'failed'",
-                {"session_id": row.session_id, "round_number": row.round_number},
+                of_round,
             )
             transaction.run_many(VALIDATIONS.upsert, [VALIDATIONS.encode(validation) for validation in validations])
             replace_rows(transaction, row, metric_rows)
+            transaction.run(
+                "delete from combiners where session_id = :session_id and round_number = :round_number", of_round
+            )
+            transaction.run_many(COMBINERS.upsert, [COMBINERS.encode(combiner) for combiner in combiners])
             if strategy_state is not None:
                 save_state(transaction, row.session_id, strategy_state)
 
@@ -350,6 +358,11 @@ class StateStore:
         """Aggregates of metrics over clients, by round, phase and metric; none for rounds of an older fedpkg."""
         filters = {"session_id": session_id, "round_number": round_number, "phase": phase}
         return self._select(METRIC_ROWS, filters, order=METRIC_ROWS.key)
+
+    def list_combiners(self, session_id: str, *, round_number: int | None = None) -> list[CombinerRow]:
+        """What combiners did in the rounds of a session, by round and path; none for a session without a tree."""
+        filters = {"session_id": session_id, "round_number": round_number}
+        return self._select(COMBINERS, filters, order=COMBINERS.key)
 
     # Models
 

@@ -13,6 +13,7 @@ from fedpkg.errors import StoreError
 from fedpkg.stores.base import (
     ClientHistoryRow,
     ClientRow,
+    CombinerRow,
     MetricRow,
     ModelRow,
     PackageRow,
@@ -204,6 +205,13 @@ METRIC_ROWS = Table(
     ("session_id", "round_number", "phase", "metric"),
     json=frozenset({"deciles"}),
     free_text=frozenset({"metric"}),
+)
+COMBINERS = Table(
+    "combiners",
+    CombinerRow,
+    ("session_id", "round_number", "path"),
+    json=frozenset({"metrics"}),
+    free_text=frozenset({"reason"}),
 )
 SWEEPS = Table("sweeps", SweepRow, ("name",), json=frozenset({"overrides", "options"}), free_text=frozenset({"error"}))
 SWEEP_POINTS = Table(

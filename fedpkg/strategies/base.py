@@ -169,6 +169,11 @@ class Replies(Protocol):
         ...
 
     @property
+    def virtual_s(self) -> float:
+        """The seconds until the last reply that counts, by the virtual clock; 0 without one."""
+        ...
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """The clients of the cohort without a usable reply. Blocks until all have answered or failed."""
         ...
@@ -201,7 +206,9 @@ class StepContext:
     """The context of a step. ``rng`` is keyed by (session seed, round), so a repeated step asks the same.
 
     ``clients`` are those that may train, without those held out. ``required`` is ``round.required``, the default of
-    each request; for several requests to one cohort see `fedpkg.strategies.requests.enough`.
+    each request; for several requests to one cohort see `fedpkg.strategies.requests.enough`. ``time_s``: the virtual
+    time at the start of the round. ``choose(sampler, clients, purpose)``: those of the clients that a sampler chooses,
+    by draws that the purpose keys; None: the session's sampler.
     """
 
     round_number: int
@@ -211,6 +218,7 @@ class StepContext:
     sampling: Sampling = field(default_factory=Sampling)
     clock: VirtualClock = field(default_factory=VirtualClock)
     required: int = 1
+    time_s: float = 0.0
     choose: Callable[[Any, tuple[str, ...], str], Chosen] = lambda sampler, clients, purpose: Chosen(
         clients, len(clients)
     )
@@ -231,17 +239,20 @@ class Chosen:
 class CombinerResult:
     """What a combiner of a tree did in a round of the session.
 
-    ``path`` of the root is empty. ``rounds`` are those that it has run; ``num_asked`` and ``num_ok`` count its children
-    in the last of them; ``metrics`` are means of the numbers that clients send with their updates.
+    ``path`` of the root is empty. With a ``reason`` it has failed. ``rounds`` are those that it has begun;
+    ``num_asked`` and ``num_ok`` count its children in the last of them; ``num_bytes`` is the size of the model that it
+    got. ``virtual_s``: until it passed its model upward, by the virtual clock. ``metrics`` are means of the numbers
+    that clients send with their updates.
     """
 
     path: str
-    status: str  # ok, failed
     reason: str = ""
     rounds: int = 1
     num_asked: int = 0
     num_ok: int = 0
     num_examples: float = 0.0
+    num_bytes: int = 0
+    virtual_s: float = 0.0
     metrics: Mapping[str, Json] = field(default_factory=dict)
 
 

@@ -117,6 +117,10 @@ class _Wide:
         return self._replies.asked
 
     @property
+    def virtual_s(self) -> float:
+        return self._replies.virtual_s
+
+    @property
     def missing(self) -> tuple[str, ...]:
         return self._replies.missing
 

@@ -59,6 +59,7 @@ class Combiner:
         parameters: values that its own clients find in task.json.
         sampler: chooses clients of its whole subtree, anew in each of its rounds (a `CohortSampler`). None: those that
             the nearest combiner above has chosen; of the root, those of the session's sampler.
+        said: the name of its strategy, for people.
     """
 
     path: str
@@ -70,6 +71,7 @@ class Combiner:
     timeout_s: float | None = None
     parameters: Mapping[str, Json] = field(default_factory=dict)
     sampler: Any = None
+    said: str = ""
 
     @property
     def shown(self) -> str:
@@ -139,7 +141,12 @@ class TreeStrategy:
         work = _Work(self, ctx, states)
         outcome = yield from work.run(own)
         result = outcome.result or StepResult(own)
-        return replace(result, state={**result.state, COMBINERS: states}, combiners=tuple(work.results.values()))
+        return replace(
+            result,
+            state={**result.state, COMBINERS: states},
+            time_s=ctx.time_s + outcome.virtual_s,
+            combiners=tuple(work.results.values()),
+        )
 
 
 @dataclass(frozen=True)
@@ -152,10 +159,9 @@ class _Outcome:
     model: Weights | None = None
     examples: Mapping[str, float] = field(default_factory=dict)
     numbers: Mapping[str, float] = field(default_factory=dict)
-    state: State = field(default_factory=dict)
+    virtual_s: float = 0.0
     result: StepResult | None = None
     failure: Failure | None = None
-    error: FedpkgError | None = None
 
 
 @dataclass(frozen=True)
@@ -264,6 +270,7 @@ class _Open:
         self._strategy = with_master(combiner.strategy)
         self._state = state or {}
         self._round = 0
+        self._virtual_s = 0.0
         self._step: Asks[StepResult] | None = None
         self._asked: list[_Merged] = []
         self._is_one = False
@@ -317,7 +324,7 @@ class _Open:
         self._clients = tuple(name for name in combiner.clients if name in self.cohort.clients)
         self._children = tuple(one for one in combiner.children if one.path in self.cohort.combiners)
         if not self._clients and not self._children:
-            self.outcome = _Outcome(state=self._state)
+            self.outcome = _Outcome()  # none of its clients takes part
             return
         self._step = take_step(self._strategy, self._state, self._context())
         self._ask(next(self._step))
@@ -393,15 +400,17 @@ class _Open:
         finite(result.model, like=self._model)
         for merged in asked:
             self.examples.update(merged.examples)
+        self._virtual_s += max((merged.virtual_s for merged in asked), default=0.0)
         self._state = result.state
         if self._round < combiner.rounds:
             self._next_round()
             return
         numbers = asked[-1].numbers
-        self.outcome = _Outcome(result.model, self.examples, numbers, self._state, result)
+        link_s = self.work.ctx.clock.link(combiner.path, self._model.num_bytes) if combiner.path else 0.0
+        self.outcome = _Outcome(result.model, self.examples, numbers, self._virtual_s + link_s, result)
         if combiner.path:
             self.work.states[combiner.path] = without_model(self._state)
-        self._record("ok", numbers=numbers)
+        self._record(numbers=numbers)
 
     def _check_required(self) -> None:
         usable, number = sum(one.count for one in self._asked), sum(len(one.asked) for one in self._asked)
@@ -422,17 +431,18 @@ class _Open:
         message = error.message if isinstance(error, FedpkgError) else f"{type(error).__name__}: {error}"
         self.outcome = _Outcome(failure=Failure("combiner", message))
         event(logger, logging.WARNING, "combiner.failed", combiner=self.combiner.path, about=message)
-        self._record("failed", reason=message)
+        self._record(reason=message)
 
-    def _record(self, status: str, *, reason: str = "", numbers: Mapping[str, float] | None = None) -> None:
+    def _record(self, *, reason: str = "", numbers: Mapping[str, float] | None = None) -> None:
         self.work.results[self.combiner.path] = CombinerResult(
             path=self.combiner.path,
-            status=status,
             reason=reason,
             rounds=self._round,
             num_asked=sum(len(one.asked) for one in self._asked),
             num_ok=sum(one.count for one in self._asked),
             num_examples=sum(self.examples.values()),
+            num_bytes=self._model.num_bytes,
+            virtual_s=self._virtual_s,
             metrics=dict(numbers or {}),
         )
 
@@ -452,6 +462,8 @@ class _Merged:
         self._open = open_
         self._request = request
         self._clients = own
+        self._folded: set[str] = set()
+        self._seconds: list[float] = []
         self._sums: dict[str, tuple[float, float]] = {}
         self._replies = self._in_order()
 
@@ -464,9 +476,16 @@ class _Merged:
         return (*self._clients, *(one.combiner.path for one in self.children))
 
     @property
+    def virtual_s(self) -> float:
+        """The time of the last of those that count."""
+        own = 0.0 if self.own is None else self.own.virtual_s
+        return max([own, *self._seconds], default=0.0)
+
+    @property
     def missing(self) -> tuple[str, ...]:
         own = () if self.own is None else self._guarded(lambda replies: replies.missing, self.own)
-        return (*own, *(one.combiner.path for one in self.children if one.wanted().model is None))
+        children = (one.combiner.path for one in self.children if one.wanted().model is None)
+        return (*own, *(path for path in children if path not in self._folded))
 
     @property
     def failures(self) -> Mapping[str, Failure]:
@@ -496,11 +515,13 @@ class _Merged:
             if outcome.model is None:
                 continue
             self.examples.update(outcome.examples)
+            self._seconds.append(outcome.virtual_s)
             weights = self._travelled(outcome.model, position)
             examples = sum(outcome.examples.values())
             reply = Reply(self.request_id, position, one.combiner.path, {"": weights}, examples, outcome.numbers)
             self._note(reply)
-            one.outcome = replace(outcome, model=None)  # it has been folded
+            self._folded.add(one.combiner.path)
+            one.outcome = replace(outcome, model=None, result=None)  # what has been folded is not kept
             yield reply
 
     def _guarded(self, ask: Callable[[Replies], _Found], replies: Replies) -> _Found:
@@ -514,7 +535,12 @@ class _Merged:
     def _note(self, reply: Reply) -> None:
         self.count += 1
         for path, value in leaves(dict(reply.metadata)):
-            if isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value):
+            if (
+                path != ("num_examples",)
+                and isinstance(value, (int, float))
+                and not isinstance(value, bool)
+                and math.isfinite(value)
+            ):
                 total, weight = self._sums.get(".".join(path), (0.0, 0.0))
                 self._sums[".".join(path)] = total + reply.num_examples * value, weight + reply.num_examples
 

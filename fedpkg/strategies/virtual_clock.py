@@ -16,13 +16,20 @@ class VirtualClock:
 
     A task takes ``seconds`` (of the first pattern that matches the client's id, else 1) * exp(``spread`` z_i +
     ``jitter`` z), with z_i ~ N(0, 1) fixed for each client and z ~ N(0, 1) drawn for each task. The download and upload
-    of the model add its bytes at ``bytes_per_s``.
+    of the model add its bytes at ``bytes_per_s``. ``links``: bytes per second between combiners of a tree and those
+    above them, by pattern of their paths.
     """
 
     seconds: Mapping[str, float] = field(default_factory=dict)
     spread: float = 0.5
     jitter: float = 0.1
     bytes_per_s: float | None = None
+    links: Mapping[str, float] = field(default_factory=dict)
+
+    def link(self, path: str, num_bytes: int) -> float:
+        """The time of a model of ``num_bytes`` on its way down to a combiner, and up again."""
+        speed = next((s for pattern, s in self.links.items() if fnmatch.fnmatchcase(path, pattern)), math.inf)
+        return 2 * num_bytes / speed
 
     def duration(self, client_id: str, *, num_bytes: int = 0, draw: float = 0.0) -> float:
         """The duration of a task with a model of ``num_bytes``; ``draw`` is z."""

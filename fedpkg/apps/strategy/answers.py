@@ -42,6 +42,7 @@ class Answered:
         self.request_id = request.request_id
         self.round_number = round_number
         self.is_outstanding = False
+        self.virtual_s = 0.0
         self.asked = tuple(asked)
         came = {reply.client_id for reply in replies}
         self.missing = tuple(name for name in asked if name not in came)

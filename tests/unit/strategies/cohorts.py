@@ -150,6 +150,7 @@ class Answers(list[Reply]):
         self.request_id = request.request_id
         self.asked = tuple(reply.client_id for reply in replies)
         self.missing: tuple[str, ...] = ()
+        self.virtual_s = 0.0
         self._left: Iterator[Reply] = iter(replies)
 
     def __next__(self) -> Reply:

@@ -1,0 +1,94 @@
+"""What the combiners of a session's tree have done: calls, bytes, time, examples and metrics of each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from fedpkg.cli import output
+from fedpkg.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedpkg.cli.options import Settings
+    from fedpkg.stores.base import CombinerRow, RequestRow, SessionRow
+    from fedpkg.stores.sql import StateStore
+
+
+@dataclass
+class Account:
+    """A combiner in the rounds that are shown; calls, bytes and seconds are those of its own clients, and of the models
+    between it and the combiner above. ``metrics``: of the last of the rounds.
+    """
+
+    path: str
+    rounds: int = 0
+    failed: int = 0
+    reason: str = ""
+    num_asked: int = 0
+    num_ok: int = 0
+    num_examples: float = 0.0
+    calls: int = 0
+    calls_failed: int = 0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    wall_s: float = 0.0
+    virtual_s: float | None = None
+    metrics: dict[str, Any] = field(default_factory=dict)
+
+
+def accounts(combiners: Sequence[CombinerRow], requests: Sequence[RequestRow]) -> list[Account]:
+    """The accounts of all combiners, each before those below it."""
+    from fedpkg.topology.telling import in_order
+
+    found: dict[str, Account] = {path: Account(path) for path in in_order({row.path for row in combiners})}
+    for row in combiners:
+        one = found[row.path]
+        one.rounds += row.rounds
+        one.failed += row.status == "failed"
+        one.reason = row.reason or one.reason
+        one.num_asked, one.num_ok, one.num_examples = row.num_asked, row.num_ok, row.num_examples
+        one.bytes_down += row.bytes_down
+        one.bytes_up += row.bytes_up
+        one.metrics = row.metrics
+        if row.virtual_s is not None:
+            one.virtual_s = (one.virtual_s or 0.0) + row.virtual_s
+    for request in requests:
+        if (account := found.get(request.client_group or "")) is not None:
+            account.calls += len(request.cohort)
+            account.calls_failed += request.num_failed
+            account.bytes_down += request.bytes_down
+            account.bytes_up += request.bytes_up
+            account.wall_s += request.wall_s or 0.0
+    return list(found.values())
+
+
+def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_number: int | None) -> None:
+    """A row for each combiner, in all rounds or in one."""
+    from fedpkg.topology.telling import ROOT, indented
+
+    combiners = store.list_combiners(session.session_id, round_number=round_number)
+    if session.config.get("topology") is None:
+        raise ConfigError(
+            f"session {session.session_id} has no tree of combiners",
+            hint="a run has one if its run.yaml has a section topology",
+        )
+    requests = [row for row in store.list_requests(session.session_id) if round_number in (None, row.round_number)]
+    found = accounts(combiners, requests)
+    if settings.json:
+        output.document([asdict(one) for one in found])
+        return
+    columns = ["combiner", "rounds", "replies", "examples", "calls", "failed", "down", "up", "seconds"]
+    is_timed = any(one.virtual_s is not None for one in found)
+    names = list(dict.fromkeys(name for one in found for name in one.metrics))[:4]
+    rows = []
+    for one in found:
+        cells = [indented(one.path), str(one.rounds), f"{one.num_ok}/{one.num_asked}", f"{one.num_examples:g}"]
+        cells += [str(one.calls), str(one.calls_failed), output.size(one.bytes_down), output.size(one.bytes_up)]
+        cells += [f"{one.wall_s:.1f}"] + [f"{one.virtual_s or 0.0:.1f}"] * is_timed
+        cells += [f"{one.metrics[name]:.4g}" if name in one.metrics else "" for name in names]
+        rows.append(cells)
+    output.table(columns + ["virtual s"] * is_timed + names, rows)
+    for one in found:
+        if one.failed:
+            output.result(f"{one.path or ROOT}: failed in {one.failed} round{'s' * (one.failed != 1)}: {one.reason}")
