@@ -240,7 +240,8 @@ class Asking:
         other requests, if no reply counted.
         """
         again, otherwise = self.counting, self._after_replies
-        if any(asked.row.num_ok for asked in again):
+        # What a combiner of a tree has is the result of all of its rounds.
+        if any(asked.row.num_ok for asked in again) and self.ctx.config.topology is None:
             arrived = [asked for asked in again if asked.request.wait == "nothing" and asked.falls_short]
             again, otherwise = [*arrived, *self._batch], self._after_waits
         self.desk.ledger.disown_answers({asked.request_id for asked in otherwise})

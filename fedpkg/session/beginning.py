@@ -65,6 +65,7 @@ if TYPE_CHECKING:
     from fedpkg.formats.base import ModelForm
     from fedpkg.preflight import AnyStrategy
     from fedpkg.samplers.cohort import CohortSampler
+    from fedpkg.strategies.tree import TreeStrategy
     from fedpkg.waist.executor import Executor
     from fedpkg.weights.weights import Weights
 
@@ -114,8 +115,9 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
     mark = mark_beginning(folder)
     executor = here.held.enter_context(here.workshop.executor(config, on_disk, session.session_id, control))
     clients = _clients(here, config, package, strategy, sampler)
-    clients = with_nodes(config, clients, folder, package, Calls(home.root / CALLS))
     ids = [client.client_id for client in clients]
+    tree = _tree(config, ids, package)
+    clients = with_nodes(config, clients, folder, package, Calls(home.root / CALLS))
     from fedpkg.controller.session import begin_session
 
     weights, form = None, WITHOUT_MODEL
@@ -126,7 +128,7 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
     now = clock()
     store.add_package(_package_row(config, package, now))
     session = dataclasses.replace(session, created_at=now, updated_at=now)
-    ctx = context_of(here, session, config, on_disk, form, executor, ids)
+    ctx = context_of(here, session, config, on_disk, form, executor, tree)
     begin_session(ctx, [_client_row(session, client, home) for client in clients], weights)
     remove(of_build(folder))
     return ctx
@@ -150,6 +152,17 @@ def _clients(
     warn_of_level([client.path for client in clients])
     warn_of_same_data(config, package, [client.path for client in clients])
     return clients
+
+
+def _tree(config: RunConfig, client_ids: Sequence[str], package: UnpackedPackage) -> TreeStrategy | None:
+    """The tree of combiners, if there is one. Raises an error: it is wrong, or the package lacks an entry point."""
+    from fedpkg.topology.building import tree_of
+
+    tree = tree_of(config, client_ids)
+    for one in () if tree is None else tree.root.everyone():
+        for name in traits_of(one.strategy).entry_points:
+            package.spec.entry_point(name)
+    return tree
 
 
 def _estimate(here: Running, config: RunConfig, num_clients: int, model_bytes: int) -> None:

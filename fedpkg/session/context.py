@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from fedpkg.controller.events import Watcher
     from fedpkg.dispatch.site import PackageOnDisk
     from fedpkg.formats.base import ModelForm
+    from fedpkg.strategies.tree import TreeStrategy
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def context_of(
     package: PackageOnDisk,
     form: ModelForm,
     executor: Executor,
-    client_ids: Sequence[str],
+    tree: TreeStrategy | None,
 ) -> SessionContext:
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import RoundsAnnounced
@@ -81,14 +82,13 @@ def context_of(
     from fedpkg.session.tracking import tracked
     from fedpkg.strategies import make_strategy
     from fedpkg.strategies.master import with_master
-    from fedpkg.topology.building import tree_of
 
     folder = here.home.session_folder(session.session_id)
     nodes = nodes_of(config, folder)
     executor = policed(executor, nodes, here.home.root)
     # What nodes with a policy have admitted is the package, and not what the person's folder has by now.
     of_package = {"folder": str(package.folder)} if any(node.is_guarded for node in nodes.values()) else {}
-    strategy, tree = make_strategy({**config.strategy, **of_package}), tree_of(config, client_ids)
+    strategy = make_strategy({**config.strategy, **of_package})
     watch = here.held.enter_context(tracked(session, config, home=here.home, store=here.store, watch=here.watch))
 
     def announce(num_rounds: int) -> None:

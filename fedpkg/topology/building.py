@@ -13,6 +13,7 @@ from fedpkg.data.entities import Entities, as_text, entities_of
 from fedpkg.errors import ConfigError
 from fedpkg.samplers import make_sampler
 from fedpkg.strategies import make_strategy
+from fedpkg.strategies.base import Strategy
 from fedpkg.strategies.traits import Traits, traits_of
 from fedpkg.strategies.tree import Combiner, TreeStrategy
 
@@ -176,7 +177,7 @@ def name_of(path: str) -> str:
 
 def _made(root: _Node, config: RunConfig) -> Combiner:
     """The combiners with their strategies, from the bottom up."""
-    order: list[tuple[_Node, Mapping[str, Any]]] = []
+    order: list[tuple[_Node, Mapping[str, Any], Strategy]] = []
     own: dict[str, Any] = {"strategy": config.strategy, "timeout_s": None, "parameters": {}}
     waiting: list[tuple[_Node, Mapping[str, Any]]] = [(root, own)]
     while waiting:
@@ -187,13 +188,13 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
             "timeout_s": given.get("timeout_s") or above["timeout_s"],
             "parameters": {**above["parameters"], **(given.get("parameters") or {})},
         }
-        order.append((node, has))
-        waiting.extend((child, has) for child in node.children)
-    made: dict[str, Combiner] = {}
-    for node, has in reversed(order):
         _check(node)
         strategy = make_strategy(has["strategy"])
         _check_strategy(node, has["strategy"], traits_of(strategy))
+        order.append((node, has, strategy))
+        waiting.extend((child, has) for child in reversed(node.children))
+    made: dict[str, Combiner] = {}
+    for node, has, strategy in reversed(order):
         made[node.path] = Combiner(
             node.path,
             strategy,

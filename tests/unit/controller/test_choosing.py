@@ -9,8 +9,8 @@ from typing import Any, ClassVar
 
 import pytest
 from at_once import AtOnce
+from driven import killed, outcome_of, write_config
 from federation import DRIFTING, Federation
-from test_resume import killed, outcome_of, write_config
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, RoundFinished, TaskEnded

@@ -6,8 +6,8 @@ import json
 from pathlib import Path
 
 import pytest
+from driven import killed, outcome_of, write_config
 from federation import DRIFTING, Federation
-from test_resume import killed, outcome_of, write_config
 
 from fedpkg.config import RunConfig
 from fedpkg.errors import StoreError

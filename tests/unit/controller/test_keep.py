@@ -5,8 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
+from driven import drive, killed, write_config
 from federation import DRIFTING, Federation
-from test_resume import drive, killed, write_config
 
 from fedpkg.config import RunConfig
 from fedpkg.errors import NotFound

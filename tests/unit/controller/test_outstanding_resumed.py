@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 from at_once import AtOnce
 from counting import make_package
+from driven import killed, outcome_of, wait_until_gone, write_config
 from federation import DRIFTING, Federation
 from stepping import STEPPING, Stepping, arrivals_of, gated, noted, notes_of
 from test_choosing import Killed
-from test_resume import killed, outcome_of, wait_until_gone, write_config
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, RoundFinished, TaskEnded

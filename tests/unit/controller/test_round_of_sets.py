@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from driven import drive, outcome_of, wait_until_gone, write_config
 from federation import PACKAGES, Federation
-from test_resume import drive, outcome_of, wait_until_gone, write_config
 
 from fedpkg.config import RunConfig
 from fedpkg.controller.events import Event, SessionStarted

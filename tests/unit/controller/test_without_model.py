@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 import torch
 from counting import Counting, make_package
+from driven import killed, wait_until_gone, write_config
 from federation import Federation
-from test_resume import killed, wait_until_gone, write_config
 
 from fedpkg.cli.main import run_command
 from fedpkg.config import RunConfig

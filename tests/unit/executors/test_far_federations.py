@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 from desk import FarProcess
+from driven import outcome_of, write_config
 from federation import DRIFTING, PACKAGES, Federation
 from near_end import over
-from test_resume import outcome_of, write_config
 from warm import warm_python
 
 from fedpkg.controller.events import TaskEnded

@@ -1,0 +1,191 @@
+"""Trees of combiners in sessions: real processes, failures of parts, kills, and what is on record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from driven import killed, outcome_of, wait_until_gone, write_config
+from federation import DRIFTING, Federation
+
+from fedpkg.config import RunConfig
+from fedpkg.errors import AggregationError, ConfigError, DataError
+from fedpkg.stores.base import CombinerRow, SessionRow
+from fedpkg.stores.home import Home
+
+TREE: dict[str, Any] = {
+    "children": [
+        {
+            "name": "north",
+            "rounds": 2,
+            "strategy": {"name": "fedavgm", "momentum": 0.9},
+            "children": [
+                {"name": "kiruna", "clients": ["client-[0-1]"], "rounds": 2, "strategy": "fedadam"},
+                {"name": "lulea", "clients": ["client-2"], "children": [{"name": "harbour", "clients": ["client-3"]}]},
+            ],
+        },
+        {"name": "south", "clients": ["client-4", "client-5"]},
+    ]
+}
+FLAT_TREE = {
+    "clients": ["client-0"],
+    "children": [
+        {"name": "a", "children": [{"name": "b", "clients": ["client-1", "client-2"]}]},
+        {"name": "c", "clients": ["client-[3-5]"]},
+    ],
+}
+
+
+def rows_of(federation: Federation, session: SessionRow, round_number: int = 1) -> dict[str, CombinerRow]:
+    rows = federation.store.list_combiners(session.session_id, round_number=round_number)
+    return {row.path: row for row in rows}
+
+
+def config_of(federation: Federation, tree: dict[str, Any], **changes: Any) -> RunConfig:
+    return federation.config(**{"package": str(DRIFTING), "clients": 6, "rounds": 2, "topology": tree, **changes})
+
+
+@pytest.mark.parametrize("sampler", [{}, {"count": 4}], ids=["all", "some"])
+def test_a_tree_of_means_gives_the_model_of_the_flat_round(federation: Federation, sampler: dict[str, Any]) -> None:
+    flat = federation.run(config_of(federation, FLAT_TREE, sampler=sampler, topology=None))
+    tree = federation.run(config_of(federation, FLAT_TREE, sampler=sampler))
+    for number in (1, 2):
+        one, other = (federation.model(f"{session.session_id}.{number}") for session in (flat, tree))
+        for name in one:
+            np.testing.assert_allclose(one[name].numpy(), other[name].numpy(), rtol=1e-5, atol=1e-7)
+    asked = [row.cohort for row in federation.store.list_rounds(tree.session_id)]
+    assert [sorted(row) for row in asked] == [
+        sorted(row.cohort) for row in federation.store.list_rounds(flat.session_id)
+    ]
+
+
+def test_what_each_combiner_did_is_on_record(federation: Federation) -> None:
+    session = federation.run(config_of(federation, TREE, clock={"links": {"north/*": 1e3}}))
+    rows = rows_of(federation, session)
+    assert list(rows) == ["", "north", "north/kiruna", "north/lulea", "north/lulea/harbour", "south"]
+    assert {path: (row.rounds, row.num_ok) for path, row in rows.items()} == {
+        "": (1, 2),
+        "north": (2, 2),
+        "north/kiruna": (2, 2),
+        "north/lulea": (1, 2),
+        "north/lulea/harbour": (1, 1),
+        "south": (1, 2),
+    }
+    assert rows[""].num_examples == sum(rows[path].num_examples for path in ("north", "south"))
+    assert rows["north"].num_examples == rows["north/kiruna"].num_examples + rows["north/lulea"].num_examples
+    assert rows["south"].bytes_up == rows["south"].bytes_down > 0
+    assert rows["north"].virtual_s is not None and rows["south"].virtual_s is not None
+    assert rows["north"].virtual_s > rows["south"].virtual_s
+    requests = federation.store.list_requests(session.session_id)
+    of_kiruna = [row for row in requests if row.client_group == "north/kiruna" and row.round_number == 1]
+    assert [row.cohort for row in of_kiruna] == [["client-0", "client-1"]] * 4  # two rounds of north, two of its own
+    assert len({task.task_id for task in federation.store.list_tasks(session.session_id, client_id="client-0")}) == 8
+
+
+def test_a_subtree_of_crashing_clients_costs_no_more_than_its_updates(federation: Federation) -> None:
+    plan = {"client-2": "exit3", "client-3": "exit3"}
+    tree = {
+        "children": [
+            {
+                "name": "north",
+                "children": [
+                    {"name": "lulea", "clients": ["client-[23]"]},
+                    {"name": "kiruna", "clients": ["client-[01]"]},
+                ],
+            },
+            {"name": "south", "clients": ["client-[45]"]},
+        ]
+    }
+    session = federation.run(clients=6, rounds=2, plan=plan, topology=tree)
+    rows = rows_of(federation, session)
+    assert rows["north/lulea"].status == "failed"
+    assert rows["north/lulea"].reason == "0 usable updates of 2, 1 are required"
+    assert (rows["north"].status, rows["north"].num_ok, rows["north"].num_asked) == ("ok", 1, 2)
+    assert federation.steps_taken(session, 2) == pytest.approx(2.0)
+
+
+def test_a_combiner_that_fails_is_named_by_its_path(federation: Federation) -> None:
+    too_few = {"name": "krum", "attackers": 1}
+    tree = {
+        "children": [
+            {"name": "north", "children": [{"name": "kiruna", "clients": ["client-[0-1]"], "strategy": too_few}]},
+            {"name": "south", "clients": ["client-[2-3]"]},
+        ]
+    }
+    session = federation.run(clients=4, topology=tree)
+    rows = rows_of(federation, session)
+    assert rows["north/kiruna"].status == rows["north"].status == "failed"
+    assert "krum" in (rows["north/kiruna"].reason or "").lower() or "updates" in (rows["north/kiruna"].reason or "")
+    assert federation.steps_taken(session, 1) == pytest.approx(1.0)
+
+
+def test_without_enough_children_of_the_root_the_round_fails_and_is_repeated(federation: Federation) -> None:
+    plan = {"client-0@1": "exit3"}
+    tree = {"children": [{"name": "a", "clients": ["client-0"]}, {"name": "b", "clients": ["client-1"]}]}
+    config = federation.config(clients=2, plan=plan, topology=tree, round={"required": 2})
+    with pytest.raises(AggregationError, match="1 usable updates of 2, 2 are required"):
+        federation.run(config)
+    (session,) = federation.store.list_sessions()
+    assert federation.store.list_rounds(session.session_id)[0].status == "failed"
+
+
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"children": [{"name": "a", "clients": ["client-[0-1]"]}, {"name": "b", "clients": ["client-[1-5]"]}]}, "client-1 is below two combiners, a and b"),
+        ({"children": [{"name": "a", "clients": ["client-0"]}]}, "below no combiner: client-1, client-2, client-3 and 2 more"),
+        ({"children": [{"name": "a", "clients": ["client-?"]}, {"name": "a", "clients": ["client-1"]}]}, "2 combiners are called 'a'"),
+        ({"children": [{"name": "a", "clients": ["client-?"]}, {"name": "b"}]}, "combiner b: there is no client and no combiner below it"),
+        ({"children": [{"name": "a", "clients": ["patient-*"]}]}, "topology, combiner a: no client id matches 'patient-\\*'"),
+        ({"children": [{"name": "a", "clients": ["client-?"], "rounds": 0}]}, "topology.children.0.rounds"),
+        ({"children": [{"name": "a/b", "clients": ["client-?"]}]}, "'a/b' cannot be the name of a combiner"),
+        ({"children": [{"name": "a", "clients": ["client-?"], "required": 7}]}, "7 replies are required, and it has 6 children"),
+        ({"children": [{"name": "a", "clients": ["client-?"], "stratgy": "fedavg"}]}, "stratgy"),
+        ({"children": [{"name": "a", "clients": ["client-?"], "strategy": "fedavgg"}]}, "there is no strategy 'fedavgg'"),
+        ({"fanout": [4, 2]}, "8 combiners at the bottom, but there are 6 clients"),
+        ({"fanout": [2], "children": [{"name": "a"}]}, "both 'children' and 'fanout'"),
+        ({}, "neither 'children'"),
+        ({"by": "region"}, "the tree is made of entities, and the run has none"),
+        ({"children": [{"name": "a", "clients": ["client-?"], "strategy": "fedbuff"}]}, "fedbuff cannot be in a tree: its requests stay outstanding"),
+    ],
+)  # fmt: skip
+def test_a_bad_tree_is_refused_before_anything_runs(federation: Federation, tree: dict[str, Any], message: str) -> None:
+    with pytest.raises((ConfigError, DataError), match=message):
+        federation.run(config_of(federation, tree))
+    assert not federation.home.state_db.exists() or federation.store.list_sessions() == []
+
+
+def test_a_strategy_that_needs_its_clients_is_refused_above_combiners(federation: Federation) -> None:
+    config = config_of(federation, FLAT_TREE, strategy={"name": "scaffold"})
+    with pytest.raises(
+        ConfigError, match="the root: scaffold cannot have combiners below it: each client has a control"
+    ):
+        federation.run(config)
+
+
+def outcome_with_combiners(federation: Federation, session_id: str) -> list[object]:
+    rows = [
+        (row.path, row.status, row.num_ok, row.num_examples, row.metrics)
+        for row in federation.store.list_combiners(session_id)
+    ]
+    return [*outcome_of(federation, session_id), rows]
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    "every", [pytest.param(17, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.soak)], ids=str
+)
+def test_a_tree_of_strategies_with_state_resumes_to_the_same_bits(
+    federation: Federation, tmp_path_factory: pytest.TempPathFactory, every: int
+) -> None:
+    more = {"arguments": {"train": {"fails": "client-1@2,client-4@1"}}, "rounds": 2}
+    quiet = Federation(Home.open(tmp_path_factory.mktemp("quiet") / ".fedpkg"))
+    expected = outcome_with_combiners(quiet, quiet.run(config_of(quiet, TREE, **more)).session_id)
+    config = write_config(federation, config_of(federation, TREE, **more))
+    for kill_at in range(1, len(quiet.events), every):
+        killed(federation, "--run", config, "--kill-at", str(kill_at))
+        wait_until_gone(federation)
+        session = federation.store.list_sessions()[-1]
+        assert federation.resume(session.session_id).status == "finished"
+        assert outcome_with_combiners(federation, session.session_id) == expected, f"killed at event {kill_at}"
