@@ -14,7 +14,7 @@ from fedpkg.errors import ConfigError
 from fedpkg.samplers import make_sampler
 from fedpkg.strategies import make_strategy
 from fedpkg.strategies.base import Strategy
-from fedpkg.strategies.traits import Traits, traits_of
+from fedpkg.strategies.traits import traits_of
 from fedpkg.strategies.tree import Combiner, TreeStrategy
 
 _LONGEST_NAME = 100
@@ -190,7 +190,7 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
         }
         _check(node)
         strategy = make_strategy(has["strategy"])
-        _check_strategy(node, has["strategy"], traits_of(strategy))
+        _check_strategy(node, has["strategy"], strategy)
         order.append((node, has, strategy))
         waiting.extend((child, has) for child in reversed(node.children))
     made: dict[str, Combiner] = {}
@@ -229,8 +229,9 @@ def _check(node: _Node) -> None:
         )
 
 
-def _check_strategy(node: _Node, section: Mapping[str, Any], traits: Traits) -> None:
+def _check_strategy(node: _Node, section: Mapping[str, Any], strategy: Strategy) -> None:
     """Raises ConfigError: the strategy cannot be at this place of a tree."""
+    traits = traits_of(strategy)
     name, where = section.get("name"), f"topology, combiner {node.path}" if node.path else "topology, the root"
     problem, hint = "", "give this combiner a strategy of its own, such as strategy: fedavg"
     if not traits.has_model:
@@ -245,5 +246,7 @@ def _check_strategy(node: _Node, section: Mapping[str, Any], traits: Traits) -> 
         asks = f"it asks clients for {' and '.join(traits.entry_points)}"
         problem = f"cannot have combiners below it: {traits.why_not_in_trees or asks}"
         hint += "; what a combiner does not set, it has from the one above, so set this strategy at those below"
+    elif node.children and any(getattr(step, "error_feedback", False) for step in getattr(strategy, "transforms", ())):
+        problem = "has transforms with error_feedback, which clients alone can keep"
     if problem:
         raise ConfigError(f"{where}: {name} {problem}", hint=hint, key="topology")
