@@ -57,6 +57,7 @@ def main(module: str) -> None:
         databases=labels,
         most_tasks=asked["most_tasks"],
         allow_pickle=asked["allow_pickle"],
+        aggregates=asked["kind"] == "central",
     )
     sys.path.insert(0, os.getcwd())
     backend = _mock(module, nodes, everyone, labels, asked["most_tasks"]) if asked["in_process"] else session

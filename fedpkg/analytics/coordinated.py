@@ -68,6 +68,8 @@ class Coordinated(Recorded):
         rounds: those of `fedpkg.client.coordinator`.
         step: the first of them.
         clients: the id of the client of each organization, by its id.
+        aggregates: whether a function gets the results; otherwise the person who runs it sees that of each
+            organization, and none is one of several in an aggregate.
 
     Attributes:
         failures: which tasks have no result at which organization, and why.
@@ -85,6 +87,7 @@ class Coordinated(Recorded):
         databases: Sequence[str] = (),
         most_tasks: int | None = None,
         allow_pickle: bool = False,
+        aggregates: bool = True,
     ) -> None:
         super().__init__(
             node, organizations, image=image, databases=databases, now=step.created_at, most_tasks=most_tasks
@@ -93,6 +96,7 @@ class Coordinated(Recorded):
         self._step = step
         self._clients = clients
         self._allow_pickle = allow_pickle
+        self._aggregates = aggregates
         self.failures: list[str] = []
         self._warned: set[str] = set()
         self._was_asked = False
@@ -129,7 +133,8 @@ class Coordinated(Recorded):
 
     def _jobs(self, task: Task) -> list[_Job]:
         ids, method = task.organization_ids, _method(task.input_)
-        return [_Job(task.input_, one, task.databases, task.name, task.task_id, len(ids), method) for one in ids]
+        asked = len(ids) if self._aggregates else 1
+        return [_Job(task.input_, one, task.databases, task.name, task.task_id, asked, method) for one in ids]
 
     def _note(self, jobs: Sequence[_Job]) -> None:
         """Log why tasks have no result."""

@@ -158,9 +158,8 @@ class Policy:
                     raise NotAllowed("allowed_organizations", f"{one[0]} is not in the list")
         least = self.minimum_organizations_of(name)
         if number is not None and least is not None and number < least:
-            raise NotAllowed(
-                "minimum_organizations", f"{name} was asked of {number} organizations, and must be of {least} or more"
-            )
+            asked = f"{number} organization{'s' * (number != 1)}"
+            raise NotAllowed("minimum_organizations", f"{name} was asked of {asked}, and must be of {least} or more")
 
     def minimum_organizations_of(self, name: str) -> int | None:
         """How many organizations must have a result of a function; None: any number."""

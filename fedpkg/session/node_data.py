@@ -88,6 +88,7 @@ def with_nodes(
             _check_runner(config, name, what, package)
         if settings.policy:
             _check_run(config, name, policy)
+            _check_function(config, name, algorithm)
             _check_labels(name, databases, policy)
         _check_network(config, name, databases, policy)
         withheld = _withheld(name, databases, policy)
@@ -172,7 +173,7 @@ def _algorithm(config: RunConfig, package: UnpackedPackage) -> dict[str, Any]:
     """What a node can know of the algorithm without running it."""
     module = str(config.strategy["module"])
     functions = {
-        one.name if one.kind == "central" or one.era != "v3" else f"{RPC}{one.name}": {"kind": one.kind, "doc": one.doc}
+        _name_in_module(one.name, one.kind, one.era): {"kind": one.kind, "era": one.era, "doc": one.doc}
         for one in read_algorithm(package.folder, module).functions.values()
     }
     signers: list[str] = []
@@ -180,6 +181,24 @@ def _algorithm(config: RunConfig, package: UnpackedPackage) -> dict[str, Any]:
         with suppress(PackageError):  # of another version: this one is not signed
             signers = [one.signer for one in read_signatures(file, package.digest) if one.holds(package.digest)]
     return {"name": module, "digest": package.digest, "signers": signers, "functions": functions}
+
+
+def _name_in_module(name: str, kind: str, era: str) -> str:
+    return f"{RPC}{name}" if kind == "partial" and era == "v3" else name
+
+
+def _check_function(config: RunConfig, name: str, algorithm: Mapping[str, Any]) -> None:
+    """Raises ConfigError: the run would call the function as one of another kind, to which other rules apply."""
+    kind, era = str(config.strategy["kind"]), str(config.strategy["era"])
+    method = str(config.strategy["method"]).removeprefix(RPC)
+    known = algorithm["functions"].get(_name_in_module(method, kind, era), {})
+    if (known.get("kind"), known.get("era")) != (kind, era):
+        raise ConfigError(
+            f"the node {name} has a policy, and the source of the algorithm has no {kind} function {method} of the "
+            f"contract {era}",
+            hint="leave out strategy.kind and strategy.era, which are found in the source",
+            key="strategy.kind",
+        )
 
 
 def _check_mock(config: RunConfig, name: str, what: str) -> None:

@@ -271,6 +271,17 @@ def test_results_of_too_few_organizations_are_not_given_to_the_central_function(
     assert call(federation, nodes, "rows_but", rows=4)["results"] == [12, 8]
 
 
+def test_a_function_that_is_run_by_itself_is_asked_of_one_organization_as_nothing_is_aggregated(
+    federation: Federation, nodes: Path
+) -> None:
+    configure(nodes, "north", "minimum_organizations: 2")
+    assert list(result_of(federation.home, federation.run(config_of(nodes, "tamper")))) == ["south", "west"]
+    [message] = refusals(federation).values()
+    assert "minimum_organizations: tamper was asked of 1 organization, and must be of 2 or more" in message
+    with pytest.raises(ConfigError, match="no central function tamper of the contract v4"):
+        federation.run(config_of(nodes, "tamper", "strategy.kind=central"))
+
+
 def test_tasks_of_a_function_at_another_organization_come_from_that_one(federation: Federation, nodes: Path) -> None:
     configure(nodes, "west", "allowed_organizations: [north]")
     inner = json.dumps({"method": "tamper", "arguments": {}, "number": 3})
