@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from pathlib import Path
 from typing import Any
 
 FILE = "node.json"  # in the folder of a node's data
@@ -76,6 +77,11 @@ def read_node(folder: str) -> Node:
         told = json.load(file)
     databases = {one["label"]: Database(**{**one, "uri": _absolute(folder, one["uri"])}) for one in told["databases"]}
     return Node(**{**told, "databases": databases})
+
+
+def keeps_policy(folder: Path) -> bool:
+    """Whether data are those of a node with a policy, which a call by hand would not keep."""
+    return (folder / FILE).is_file() and bool(read_node(str(folder)).policy)
 
 
 def write_node(folder: str, node: Node) -> None:

@@ -5,15 +5,18 @@ from __future__ import annotations
 import math
 import shlex
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedpkg.analytics.node import keeps_policy
 from fedpkg.cli import output
 from fedpkg.compute_package.arguments import format_arguments
+from fedpkg.errors import ModelFileError
 from fedpkg.shown import shown
 from fedpkg.stores.base import HELD_OUT
 from fedpkg.stores.models import ModelStore
-from fedpkg.waist.place import STARTUP, is_of_startup, told_in
+from fedpkg.waist.place import STARTUP, TASK_JSON, is_of_startup, told_in
 
 if TYPE_CHECKING:
     from fedpkg.cli.options import Settings
@@ -286,8 +289,19 @@ def failure_lines(
             lines.append(f"             … {shown(last.strip()[:_LONGEST_LINE])}")
         if is_of_startup(message):
             entry_point, arguments = STARTUP, {}
-        lines.append(f"    try      {repeat_command(package, entry_point, folder, arguments, isolated=isolated)}")
+        if not _keeps_policy(folder):
+            lines.append(f"    try      {repeat_command(package, entry_point, folder, arguments, isolated=isolated)}")
     return lines
+
+
+def _keeps_policy(folder: Path) -> bool:
+    """Whether a task was one of a node with a policy. The task may have put anything there."""
+    from fedpkg.formats.metadata import read_metrics
+
+    with suppress(ModelFileError, OSError, ValueError, TypeError, KeyError):
+        record = read_metrics(folder / TASK_JSON)
+        return isinstance(record, dict) and keeps_policy(Path(str(record.get("data_path"))))
+    return False
 
 
 def task_failure_lines(home: Home, session: SessionRow, task: TaskRow) -> Sequence[str]:

@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import msgspec
 
-from fedpkg.analytics.node import FILE as NODE_FILE
-from fedpkg.analytics.node import read_node
+from fedpkg.analytics.node import keeps_policy
 from fedpkg.compute_package.algorithm import ENTRY_POINT
 from fedpkg.compute_package.trust import gate
 from fedpkg.compute_package.unpack import open_package
@@ -132,7 +131,7 @@ def call_entry_point(call: Call) -> Called:
     """
     config = call.config()
     made = made_for(call.package) if call.entry_point == ENTRY_POINT else None
-    if call.data_path is not None and (call.data_path / NODE_FILE).is_file() and read_node(str(call.data_path)).policy:
+    if call.data_path is not None and keeps_policy(call.data_path):
         raise DispatchError(
             f"{call.data_path}: the node has a policy, which a call by hand does not keep: it is not counted, and may "
             "be of another algorithm",

@@ -14,6 +14,7 @@ from federation import Federation
 from msgspec.structs import replace
 
 from fedpkg.analytics.node import read_node
+from fedpkg.cli.report import task_failure_lines
 from fedpkg.compute_package.signing import add_signature, make_key, read_private_key, sign, signature_path
 from fedpkg.config import RunConfig
 from fedpkg.errors import ConfigError, DataError, DispatchError, SessionFailed
@@ -179,6 +180,11 @@ def test_a_call_by_hand_does_not_go_round_a_policy(federation: Federation, nodes
     folder = federation.home.root / str(north.data_path)
     with pytest.raises(DispatchError, match="the node has a policy, which a call by hand does not keep"):
         call_entry_point(Call(NOSY, "partial", tmp_path / "by hand", data_path=folder))
+    call(federation, nodes, "fail", number=2)
+    failed = federation.store.list_tasks(last(federation).session_id, status="failed")
+    hints = {one.client_id: "\n".join(task_failure_lines(federation.home, last(federation), one)) for one in failed}
+    assert "the first patient is" in hints["north"] and "package call" not in hints["north"]
+    assert "fedpkg package call" in hints["south"]
 
 
 def test_a_path_of_windows_in_a_configuration_is_said_to_be_one(federation: Federation, nodes: Path) -> None:
