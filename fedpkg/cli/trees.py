@@ -37,11 +37,9 @@ class Account:
     metrics: dict[str, Any] = field(default_factory=dict)
 
 
-def accounts(combiners: Sequence[CombinerRow], requests: Sequence[RequestRow]) -> list[Account]:
-    """The accounts of all combiners, each before those below it."""
-    from fedpkg.topology.telling import in_order
-
-    found: dict[str, Account] = {path: Account(path) for path in in_order({row.path for row in combiners})}
+def accounts(paths: Sequence[str], combiners: Sequence[CombinerRow], requests: Sequence[RequestRow]) -> list[Account]:
+    """The accounts of combiners, in the order of their paths."""
+    found: dict[str, Account] = {path: Account(path) for path in paths}
     for row in combiners:
         one = found[row.path]
         one.rounds += row.rounds
@@ -65,22 +63,26 @@ def accounts(combiners: Sequence[CombinerRow], requests: Sequence[RequestRow]) -
 
 def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_number: int | None) -> None:
     """A row for each combiner, in all rounds or in one."""
+    from fedpkg.config_reading import config_from_json
+    from fedpkg.topology.building import tree_of
     from fedpkg.topology.telling import ROOT, indented
 
     combiners = store.list_combiners(session.session_id, round_number=round_number)
-    if session.config.get("topology") is None:
+    ids = [client.client_id for client in store.list_clients(session.session_id)]
+    if (tree := tree_of(config_from_json(session.config), ids)) is None:
         raise ConfigError(
             f"session {session.session_id} has no tree of combiners",
             hint="a run has one if its run.yaml has a section topology",
         )
     requests = [row for row in store.list_requests(session.session_id) if round_number in (None, row.round_number)]
-    found = accounts(combiners, requests)
+    found = accounts([one.path for one in tree.root.everyone()], combiners, requests)
     if settings.json:
         output.document([asdict(one) for one in found])
         return
     columns = ["combiner", "rounds", "replies", "examples", "calls", "failed", "down", "up", "seconds"]
     is_timed = any(one.virtual_s is not None for one in found)
-    names = list(dict.fromkeys(name for one in found for name in one.metrics))[:4]
+    names = list(dict.fromkeys(name for one in found for name in one.metrics))
+    names = [name for name in names if len({one.metrics.get(name) for one in found}) > 1][:4]  # no settings
     rows = []
     for one in found:
         cells = [indented(one.path), str(one.rounds), f"{one.num_ok}/{one.num_asked}", f"{one.num_examples:g}"]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -29,6 +29,22 @@ class Told:
     @property
     def indented(self) -> str:
         return indented(self.path)
+
+
+def told(root: Combiner) -> list[Told]:
+    """The combiners of a tree, each before those below it."""
+    everyone = list(root.everyone())
+    numbers = {one.path: len(one.clients) for one in everyone}
+    for one in reversed(everyone):
+        numbers[one.path] += sum(numbers[child.path] for child in one.children)
+    return [
+        Told(one.path, depth_of(one.path), one.said, one.rounds, one.required, numbers[one.path], one.clients)
+        for one in everyone
+    ]
+
+
+def indented(self) -> str:
+    return indented(self.path)
 
 
 def told(root: Combiner) -> list[Told]:
