@@ -43,27 +43,6 @@ def told(root: Combiner) -> list[Told]:
     ]
 
 
-def indented(self) -> str:
-    return indented(self.path)
-
-
-def told(root: Combiner) -> list[Told]:
-    """The combiners of a tree, each before those below it."""
-    everyone = list(root.everyone())
-    numbers = {one.path: len(one.clients) for one in everyone}
-    for one in reversed(everyone):
-        numbers[one.path] += sum(numbers[child.path] for child in one.children)
-    return [
-        Told(one.path, depth_of(one.path), one.said, one.rounds, one.required, numbers[one.path], one.clients)
-        for one in everyone
-    ]
-
-
-def in_order(paths: Iterable[str]) -> list[str]:
-    """Paths, each before those below it, and siblings together."""
-    return sorted(paths, key=lambda path: path.split("/") if path else [])
-
-
 def indented(path: str) -> str:
     """The name of a combiner, moved in by its depth."""
     return "  " * depth_of(path) + (name_of(path) or ROOT)
