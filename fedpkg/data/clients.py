@@ -56,7 +56,7 @@ def prepare_clients(
     else:
         files = split_dataset(clients.data, count, cache=cache, seed=seed, check=check, isolated=isolated)
         paths, sizes = [file.path for file in files], [file.num_examples for file in files]
-    names = _numbered(len(paths)) if found is None else [one.entity_id for one in found]
+    names = numbered_ids(len(paths)) if found is None else [one.entity_id for one in found]
     return [
         ClientData(name, k, len(paths), path, size)
         for k, (name, path, size) in enumerate(zip(names, paths, sizes, strict=True))
@@ -76,7 +76,7 @@ def client_names(clients: ClientsConfig) -> list[str]:
         return [one.entity_id for one in _first(clients, entities)]
     if clients.count is None:
         raise DataError("the number of clients is known only when the data is split", hint="set clients.count")
-    return _numbered(clients.count)
+    return numbered_ids(clients.count)
 
 
 def _of_folders(clients: ClientsConfig, pattern: str, entities: Entities | None) -> list[ClientData]:
@@ -120,7 +120,8 @@ def _first(clients: ClientsConfig, entities: Entities) -> list[Entity]:
     return found
 
 
-def _numbered(count: int) -> list[str]:
+def numbered_ids(count: int) -> list[str]:
+    """The ids of clients that have no others: client-0, client-1 …"""
     width = len(str(count - 1))
     return [f"client-{k:0{width}d}" for k in range(count)]
 

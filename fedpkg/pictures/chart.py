@@ -133,6 +133,37 @@ class Node:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Dendrogram(Chart):
+    """Merges of leaves: each merge joins two of the leaves and former merges at a height.
+
+    Leaf i has the number i; merge j, counted from 0, has the number of leaves plus j.
+
+    Args:
+        groups: by leaf, the name of its group, which has a colour.
+
+    Raises:
+        ValueError: there is not one group for each label and one merge fewer than labels, or a merge joins something
+            that does not exist yet or was joined before.
+    """
+
+    labels: Sequence[str]
+    groups: Sequence[str]
+    merges: Sequence[tuple[int, int, float]]
+    x: Axis = Axis()
+
+    def __post_init__(self) -> None:
+        count = len(self.labels)
+        if len(self.groups) != count or len(self.merges) != count - 1:
+            raise ValueError(f"{count} labels need a group each and {count - 1} merges")
+        is_free = [True] * count
+        for left, right, _ in self.merges:
+            if left == right or not all(0 <= one < len(is_free) and is_free[one] for one in (left, right)):
+                raise ValueError(f"{left} and {right} cannot be merged: one is unknown, or was merged before")
+            is_free[left] = is_free[right] = False
+            is_free.append(True)
+
+
+@dataclass(frozen=True, kw_only=True)
 class TreeChart(Chart):
     """Trees from left to right.
 

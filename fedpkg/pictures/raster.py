@@ -11,9 +11,20 @@ from typing import TYPE_CHECKING, Any
 
 from fedpkg.errors import ConfigError
 from fedpkg.pictures.axes import bytes_text, number_text
-from fedpkg.pictures.chart import Axis, BarChart, Chart, HeatMap, Histogram, LineChart, Number, TreeChart, binned_bars
+from fedpkg.pictures.chart import (
+    Axis,
+    BarChart,
+    Chart,
+    Dendrogram,
+    HeatMap,
+    Histogram,
+    LineChart,
+    Number,
+    TreeChart,
+    binned_bars,
+)
 from fedpkg.pictures.palette import LIGHT, colour_of
-from fedpkg.pictures.trees import places
+from fedpkg.pictures.trees import brackets, places
 from fedpkg.shown import shown
 
 if TYPE_CHECKING:
@@ -167,6 +178,25 @@ def _tree(axes: Axes, chart: TreeChart) -> None:
     axes.axis("off")
 
 
+def _dendrogram(axes: Axes, chart: Dendrogram) -> None:
+    order, found = brackets(chart)
+    names: dict[int, str] = dict(enumerate(dict.fromkeys(chart.groups)))
+    for one in found:
+        colour = "#7b8794" if one.group is None else LIGHT[colour_of(one.group)]
+        dash = "-" if one.group is None else _DASHES[one.group // len(LIGHT) % len(_DASHES)]
+        xs = [one.heights[0], one.height, one.height, one.heights[1]]
+        ys = [one.rows[0], one.rows[0], one.rows[1], one.rows[1]]
+        axes.plot(xs, ys, color=colour, linestyle=dash, linewidth=1.2)
+    for number, name in names.items() if len(names) > 1 else ():
+        axes.plot([], [], color=LIGHT[colour_of(number)], label=_label(name))
+    if len(names) > 1:
+        _legend(axes)
+    _dress(axes, chart.x, Axis())
+    axes.invert_yaxis()
+    axes.set_xlim(left=0)
+    _name_ticks(axes.yaxis, [chart.labels[leaf] for leaf in order], most=30)
+
+
 def shown_lines_of(label: str) -> str:
     """The lines of a label, each shown by itself."""
     return "\n".join(map(shown, label.split("\n")))
@@ -177,6 +207,7 @@ _DRAWN: dict[type[Chart], Callable[[Any, Any], None]] = {
     BarChart: _bars,
     HeatMap: _heat_map,
     Histogram: _histogram,
+    Dendrogram: _dendrogram,
     TreeChart: _tree,
 }
 

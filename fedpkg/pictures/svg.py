@@ -8,10 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from fedpkg.pictures.canvas import Canvas
-from fedpkg.pictures.chart import BarChart, Chart, HeatMap, Histogram, LineChart, TreeChart
+from fedpkg.pictures.chart import BarChart, Chart, Dendrogram, HeatMap, Histogram, LineChart, TreeChart
 from fedpkg.pictures.palette import style
 from fedpkg.pictures.svg_lines import draw_lines
-from fedpkg.pictures.svg_marks import draw_bars, draw_heat_map, draw_histogram, draw_tree
+from fedpkg.pictures.svg_marks import draw_bars, draw_dendrogram, draw_heat_map, draw_histogram, draw_tree
 from fedpkg.pictures.words import described
 
 _DRAWN: dict[type[Chart], Callable[[Canvas, Any], None]] = {
@@ -19,6 +19,7 @@ _DRAWN: dict[type[Chart], Callable[[Canvas, Any], None]] = {
     BarChart: draw_bars,
     HeatMap: draw_heat_map,
     Histogram: draw_histogram,
+    Dendrogram: draw_dendrogram,
     TreeChart: draw_tree,
 }
 
@@ -28,7 +29,7 @@ def to_svg(chart: Chart, *, width: int = 640, height: int = 360, standalone: boo
 
     Args:
         width: in pixels; texts have the same size in every width.
-        height: in pixels; a heat map and a tree may be higher, as their rows need.
+        height: in pixels; a heat map, a tree and a dendrogram may be higher, as their rows need.
         standalone: has its style sheet. In a page one style sheet serves all charts (`palette.style`).
     """
     canvas = Canvas(width, height)

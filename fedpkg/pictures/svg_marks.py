@@ -1,4 +1,4 @@
-"""Bars, heat maps, histograms and trees, as SVG."""
+"""Bars, heat maps, histograms, trees and dendrograms, as SVG."""
 
 from __future__ import annotations
 
@@ -6,9 +6,19 @@ from collections.abc import Sequence
 
 from fedpkg.pictures.axes import Scale, number_text, scale
 from fedpkg.pictures.canvas import Canvas, Frame, at, opacity_of, text_width, widest
-from fedpkg.pictures.chart import BarChart, HeatMap, Histogram, TreeChart, binned_bars, binned_rows, finite
-from fedpkg.pictures.palette import colour_of
-from fedpkg.pictures.trees import places
+from fedpkg.pictures.chart import (
+    Axis,
+    BarChart,
+    Dendrogram,
+    HeatMap,
+    Histogram,
+    TreeChart,
+    binned_bars,
+    binned_rows,
+    finite,
+)
+from fedpkg.pictures.palette import colour_of, dash_of
+from fedpkg.pictures.trees import brackets, places
 from fedpkg.shown import shown
 
 MOST_ROWS = 100  # of a heat map
@@ -155,3 +165,28 @@ def draw_tree(canvas: Canvas, chart: TreeChart) -> None:
         canvas.text(x + 9, y - 5, node.label or node.name, look="h", room=wide - 16)
         if node.note:
             canvas.text(x + 9, y + 14, node.note, look="q s h", room=wide - 16, size=11)
+
+
+def draw_dendrogram(canvas: Canvas, chart: Dendrogram) -> None:
+    """Leaves on the left; lines within a group have its colour."""
+    order, found = brackets(chart)
+    names = list(dict.fromkeys(chart.groups))
+    entries = [(name, number, "line") for number, name in enumerate(names)]
+    top = canvas.legend(entries if len(entries) > 1 else [], canvas.title(chart.title)) + 6
+    step = max(5.0, min(22.0, (canvas.height - top - 44) / max(1, len(order))))
+    left = min(widest(map(shown, chart.labels)), canvas.width * 0.3) + 20
+    frame = Frame(left, top, canvas.width - 16, top + step * len(order))
+    canvas.height = int(frame.bottom + (44 if chart.x.label else 26))
+    most = max(3, int(frame.right - frame.left) // 80)
+    x = scale(chart.x, [one.height for one in found], frame.left, frame.right, most=most, from_zero=True)
+    canvas.axes(frame, x, Scale(Axis(), 0, 1, frame.bottom, frame.top, (), ()))
+    every = max(1, -(-14 // int(step)))
+    for row, leaf in enumerate(order):
+        if row % every == 0:
+            place = frame.top + step * (row + 0.5) + 4
+            canvas.text(left - 7, place, chart.labels[leaf], look="q", anchor="end", room=left - 12)
+    for one in found:
+        (y1, y2), spots = (frame.top + step * (row + 0.5) for row in one.rows), [*one.heights, one.height]
+        x1, x2, end = (x.at(height) or frame.left for height in spots)
+        look, dash = ("e", "") if one.group is None else (f"l l{colour_of(one.group)}", dash_of(one.group))
+        canvas.path(f"M{at(x1)} {at(y1)}H{at(end)}V{at(y2)}H{at(x2)}", look, dash=dash)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedpkg.pictures.axes import number_text
-from fedpkg.pictures.chart import BarChart, Chart, HeatMap, Histogram, LineChart, TreeChart, finite
+from fedpkg.pictures.chart import BarChart, Chart, Dendrogram, HeatMap, Histogram, LineChart, TreeChart, finite
 
 MOST = 8  # number of series that are described
 
@@ -29,6 +29,10 @@ def described(chart: Chart) -> str:
     if isinstance(chart, Histogram):
         ends = f"{number_text(chart.edges[0], chart.x.kind)} to {number_text(chart.edges[-1], chart.x.kind)}"
         return f"A histogram of {number_text(sum(chart.counts))} values from {ends}."
+    if isinstance(chart, Dendrogram):
+        sizes = {name: chart.groups.count(name) for name in dict.fromkeys(chart.groups)}
+        told = [f"{name} with {size} of them" for name, size in sizes.items()]
+        return _listed(f"A dendrogram of {len(chart.labels)} leaves", told[:MOST], len(told))
     assert isinstance(chart, TreeChart)
     told = [f"{node.name} below {node.parent}" for node in chart.nodes if node.parent is not None]
     return _listed(f"A tree of {len(chart.nodes)} nodes", told[:MOST], len(told))

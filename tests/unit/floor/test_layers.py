@@ -20,7 +20,7 @@ ROWS = [
     {"api_answers", "api_settings"},
     {"experiments"},
     {"session"},
-    {"preflight", "reporting", "tracking", "topology"},
+    {"clusters", "preflight", "reporting", "tracking", "topology"},
     {"controller", "dispatch", "coordinators", "apps.strategy", "apps.transforming"},
     {"compute_package", "environments", "strategies", "samplers", "data", "stores"},
     {"replies"},

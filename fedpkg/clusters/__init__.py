@@ -1,0 +1,1 @@
+"""Clusters of clients, found from their updates, their labels or their attributes."""

@@ -1,0 +1,152 @@
+"""Clusters that were found, as a tree with names, and as the section ``topology`` of a run.yaml."""
+
+from __future__ import annotations
+
+import glob
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from fedpkg.clusters.from_scipy import Array
+from fedpkg.clusters.merges import Groups, Merge, merged, merges_of
+from fedpkg.pictures.chart import Axis, Dendrogram
+
+_LETTERS = "abcdefghijklmnopqrstuvwxyz"
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A node of a tree of clusters.
+
+    Args:
+        name: a, b … in the order of the first clients; the root has none.
+        clients: all clients in it.
+        height: the greatest distance at which two parts of it were merged.
+    """
+
+    name: str
+    clients: tuple[str, ...]
+    height: float = 0.0
+    children: tuple[Cluster, ...] = ()
+
+
+@dataclass(frozen=True)
+class Clustering:
+    """Clusters that were found.
+
+    Args:
+        root: all clients; below it there is at least one cluster.
+        merges: the dendrogram of all clients, first within the clusters, then of the clusters. A merge is not lower
+            than the ones below it.
+        left_out: clients without an update. A run with this topology has them below its root.
+    """
+
+    clients: tuple[str, ...]
+    root: Cluster
+    merges: tuple[Merge, ...]
+    distance: str
+    left_out: tuple[str, ...] = field(default=())
+
+    def walk(self) -> Iterator[tuple[str, Cluster]]:
+        """All clusters below the root with their paths (``a/b``), each before those below it."""
+        waiting = [(child.name, child) for child in reversed(self.root.children)]
+        while waiting:
+            path, cluster = waiting.pop()
+            yield path, cluster
+            waiting += [(f"{path}/{child.name}", child) for child in reversed(cluster.children)]
+
+    def leaves(self) -> dict[str, tuple[str, ...]]:
+        """The clients of each cluster that has none below it, by its path."""
+        return {path: cluster.clients for path, cluster in self.walk() if not cluster.children}
+
+    def topology(self) -> dict[str, Any]:
+        """The section ``topology`` of a run.yaml with a combiner for each cluster."""
+        section: dict[str, Any] = {}
+        waiting = [(section, self.root)]
+        while waiting:
+            combiner, cluster = waiting.pop()
+            if cluster.children:
+                combiner["children"] = [{"name": child.name} for child in cluster.children]
+                waiting += zip(combiner["children"], cluster.children, strict=True)
+            else:
+                combiner["clients"] = [glob.escape(client_id) for client_id in cluster.clients]  # they are patterns
+        return {**section, "others": "root"} if self.left_out else section
+
+    def chart(self, title: str = "Clusters of clients") -> Dendrogram:
+        """The dendrogram, with the clusters at its leaves in different colours."""
+        paths = {client_id: path for path, clients in self.leaves().items() for client_id in clients}
+        return Dendrogram(
+            title=title,
+            labels=self.clients,
+            groups=[paths[client_id] for client_id in self.clients],
+            merges=[(merge.left, merge.right, merge.height) for merge in self.merges],
+            x=Axis(f"{self.distance} distance"),
+        )
+
+
+def clustering_of(
+    clients: Sequence[str],
+    distances: Array,
+    groups: Groups,
+    *,
+    distance: str,
+    depth: int = 1,
+    left_out: Sequence[str] = (),
+) -> Clustering:
+    """The tree of these groups, by average linkage of their clients.
+
+    Args:
+        depth: the greatest number of levels. Of k clusters, level i has round(k^(i / depth)), so that every cluster is
+            divided into about as many. Levels with less than two clusters, or as many as another, are left out.
+    """
+    count, number = len(clients), len(groups)
+    merges, depth = _merges(distances, groups), min(depth, number)
+    levels = {round(number ** (level / depth)) for level in range(1, depth)} - {1, number}
+    below: list[Cluster] = []
+    for left in sorted(levels | {number}, reverse=True):
+        at_level = []
+        for key, numbers in merged(merges, count, left).items():
+            members = frozenset(clients[one] for one in numbers)
+            parts = [part for part in below if part.clients[0] in members]
+            if len(parts) == 1:  # it is not divided
+                at_level.append(parts[0])
+                continue
+            height = merges[key - count].height if key >= count else 0.0
+            in_order = tuple(clients[one] for one in numbers)
+            at_level.append(Cluster("", in_order, height, _named(parts, clients)))
+        below = at_level
+    root = Cluster("", tuple(clients), merges[-1].height if merges else 0.0, _named(below, clients))
+    return Clustering(tuple(clients), root, tuple(merges), distance, tuple(left_out))
+
+
+def _merges(distances: Array, groups: Groups) -> list[Merge]:
+    """The merges within the groups, and then those of the groups; on the left is the part with the first client."""
+    labels = np.zeros(len(distances), dtype=int)
+    for number, group in enumerate(groups):
+        labels[group] = number
+    above_all = 2.0 * float(distances.max(initial=0.0)) + 1.0
+    apart = above_all * (labels[:, None] != labels[None, :])
+    found: list[Merge] = []
+    first = list(range(len(distances)))
+    within = len(distances) - len(groups)
+    for number, merge in enumerate(merges_of(distances + apart)):
+        height = merge.height if number < within else merge.height - above_all
+        below = [found[one - len(distances)].height for one in (merge.left, merge.right) if one >= len(distances)]
+        left, right = sorted((merge.left, merge.right), key=first.__getitem__)
+        first.append(first[left])
+        found.append(Merge(left, right, max([height, *below])))
+    return found
+
+
+def _named(clusters: Sequence[Cluster], clients: Collection[str]) -> tuple[Cluster, ...]:
+    """A combiner cannot have the name of a client beside it, so names of clients are not used."""
+    names = (
+        name
+        for size in itertools.count(1)
+        for name in map("".join, itertools.product(_LETTERS, repeat=size))
+        if name not in clients
+    )
+    return tuple(replace(cluster, name=name) for cluster, name in zip(clusters, names, strict=False))
