@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -96,7 +96,6 @@ def read_federation(
     organizations: Sequence[str],
     *,
     api_keys: Mapping[str, Secret] | None = None,
-    environment: str | None = None,
 ) -> Federation:
     """The configurations in a folder: of a node by its organization's name, or by the API key that its entity has.
 
@@ -106,7 +105,7 @@ def read_federation(
         ConfigError: a file is wrong, belongs to no organization, or two belong to one.
     """
     if folder.is_file():
-        return Federation(dict.fromkeys(organizations, read_node_configuration(folder, environment=environment)))
+        return Federation(dict.fromkeys(organizations, read_node_configuration(folder)))
     paths = sorted(path for path in folder.glob("*") if path.suffix in SUFFIXES) if folder.is_dir() else []
     if not paths:
         raise ConfigError(
@@ -120,7 +119,7 @@ def read_federation(
         if _is_server(file):
             server = _server_in(file)
             continue
-        node = _node_in(file, environment)
+        node = _node_in(file)
         name = _owner(node, organizations, api_keys or {})
         if name is None:
             raise ConfigError(
@@ -178,22 +177,23 @@ def _read(path: Path) -> _File:
     return _File(path, tree, lines)
 
 
-def read_node_configuration(path: Path, *, environment: str | None = None) -> NodeConfiguration:
+def read_node_configuration(path: Path) -> NodeConfiguration:
     """A node, from a file with ``application`` and ``environments``, a flat one, or one with ``node``.
 
-    Args:
-        environment: The one of ``environments`` to use; None: ``application``, or the only one that is not empty.
+    It is ``application``, as by default in production, or else the only one of ``environments`` that is not empty.
 
     Raises:
         ConfigError: a value is wrong, in whatever environment it is.
     """
-    return _node_in(_read(path), environment)
+    return _node_in(_read(path))
 
 
-def _node_in(file: _File, environment: str | None) -> NodeConfiguration:
+def _node_in(file: _File) -> NodeConfiguration:
     parts = _parts(file, "databases", "policies", "algorithm_env")
     nodes = {name: _node(file, at, tree) for name, (at, tree) in parts.items()}  # all are checked
-    return nodes[_chosen(file, parts, environment)]
+    chosen = _chosen(file, parts)
+    others = (".".join(at) for name, (at, tree) in parts.items() if tree and name != chosen)
+    return replace(nodes[chosen], ignored=(*nodes[chosen].ignored, *others))
 
 
 def read_server_configuration(path: Path) -> ServerConfiguration:
@@ -203,7 +203,7 @@ def read_server_configuration(path: Path) -> ServerConfiguration:
 
 def _server_in(file: _File) -> ServerConfiguration:
     parts = _parts(file, "uri", "logging", "description")
-    at, tree = parts[_chosen(file, parts, None)]
+    at, tree = parts[_chosen(file, parts)]
     logging = tree.get("logging")
     if logging is not None:
         _check_logging(file, (*at, "logging"), logging)
@@ -229,7 +229,9 @@ def _parts(file: _File, *keys: str) -> dict[str, tuple[KeyPath, Mapping[str, Any
         file.wrong((), f"expected keys and values, found {tree!r:.60}")
     if not ("application" in tree or "environments" in tree):
         at: KeyPath = ()
-        if "node" in tree and not any(key in tree for key in keys):  # version 5
+        if "node" in tree:  # version 5
+            if outside := next((key for key in keys if key in tree), None):
+                file.wrong((outside,), "it is outside of 'node'", "move it into 'node'")
             at, tree = ("node",), tree["node"]
         return {"": (at, _mapping(file, at, tree))}
     for key in tree:
@@ -245,19 +247,14 @@ def _parts(file: _File, *keys: str) -> dict[str, tuple[KeyPath, Mapping[str, Any
     return parts
 
 
-def _chosen(file: _File, parts: Mapping[str, tuple[KeyPath, Mapping[str, Any]]], wanted: str | None) -> str:
-    if wanted is not None:
-        if wanted not in parts:
-            names = [name for name in parts if name]
-            file.wrong((), f"there is no environment {wanted!r}{nearest(wanted, names)}", f"it has: {', '.join(names)}")
-        return wanted
+def _chosen(file: _File, parts: Mapping[str, tuple[KeyPath, Mapping[str, Any]]]) -> str:
     if parts.get("application", ((), {}))[1]:
         return "application"
     full = [name for name, (_, tree) in parts.items() if tree] or list(parts)[:1]
     if not full:
         file.wrong((), "it has no configuration", "write 'databases' and the like at the top, or into 'application'")
     if len(full) > 1:
-        file.wrong(("environments",), f"it has several environments: {', '.join(full)}", "name the one to use")
+        file.wrong(("environments",), f"it has several environments: {', '.join(full)}", "leave only one in the file")
     return full[0]
 
 

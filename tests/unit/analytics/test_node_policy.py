@@ -277,6 +277,16 @@ def test_results_of_too_few_organizations_are_not_given_to_the_central_function(
     assert call(federation, nodes, "rows_but", rows=4)["results"] == [12, 8]
 
 
+def test_results_of_too_few_organizations_are_not_given_to_a_function_at_an_organization_either(
+    federation: Federation, nodes: Path
+) -> None:
+    configure(nodes, "south", "minimum_organizations: 3")
+    inner = json.dumps({"method": "rows_but", "arguments": {"rows": 4}, "number": 3})
+    words = ["method=central", f"arguments={inner}", "number=1"]
+    [found] = result_of(federation.home, federation.run(config_of(nodes, "central", arguments=words)))["results"]
+    assert found == {"results": [12], "statuses": ["completed", "not allowed", "failed"]}
+
+
 def test_a_function_that_is_run_by_itself_is_asked_of_one_organization_as_nothing_is_aggregated(
     federation: Federation, nodes: Path
 ) -> None:

@@ -110,15 +110,15 @@ def test_images_of_the_first_versions_are_a_rule(folder: Path) -> None:
     assert node.policy == {"allowed_algorithms": ["^harbor/[a-z]+"]}
 
 
-def test_an_environment_is_chosen_by_its_name(folder: Path) -> None:
+def test_the_application_or_the_only_environment_is_the_node(folder: Path) -> None:
     path = write(folder, "environments: {dev: {databases: {default: a.csv}}, prod: {databases: {default: b.csv}}}\n")
-    assert read_node_configuration(path, environment="prod").databases["default"].uri == str(folder / "b.csv")
-    with pytest.raises(ConfigError, match="it has several environments: dev, prod"):
+    with pytest.raises(ConfigError, match=r"it has several environments: dev, prod\s+try +leave only one in the file"):
         read_node_configuration(path)
-    with pytest.raises(ConfigError, match="no environment 'pro'; did you mean 'prod'"):
-        read_node_configuration(path, environment="pro")
     path = write(folder, "application: {}\nenvironments: {dev: {}, prod: {databases: {default: b.csv}}}\n")
-    assert list(read_node_configuration(path).databases) == ["default"]
+    node = read_node_configuration(path)
+    assert list(node.databases) == ["default"] and node.ignored == ()
+    path = write(folder, "application: {port: 1}\nenvironments: {dev: {}, prod: {policies: {minimum_rows: 10}}}\n")
+    assert read_node_configuration(path).ignored == ("port", "environments.prod")
 
 
 def test_a_file_with_nothing_is_a_node_without_anything(folder: Path) -> None:
@@ -131,6 +131,7 @@ def test_a_file_with_nothing_is_a_node_without_anything(folder: Path) -> None:
         ("environments: {dev: {port: x}, prod: {databases: {default: a}}}", "'environments.dev.port': expected a port"),
         ("application: {databases: {}}\nenvironments: {prod: 3}", "'environments.prod': expected keys and values"),
         ("application: {}\nport: 3", "'port': it is neither in 'application' nor in one of 'environments'"),
+        ("databases: {}\nnode: {policies: {minimum_rows: 3}}", "line 1: 'databases': it is outside of 'node'"),
         ("port: true", "line 1: 'port': expected a port, found True"),
         ("port: '50x'", "expected a port"),
         ("api_key: ''", "'api_key': it must be a text"),
