@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedpkg.analytics.node import Node
+from fedpkg.analytics.policy import Policy, policy_of
 from fedpkg.config import RunConfig
 from fedpkg.errors import StoreError
 from fedpkg.files import NO_SPACE
@@ -99,7 +101,19 @@ def context_of(
     def clients() -> Sequence[ClientRow]:
         return here.store.list_clients(session.session_id)
 
-    give_workplace(strategy, session, config, here.home, executor, form, here.control, here.held, announce, clients)
+    give_workplace(
+        strategy,
+        session,
+        config,
+        here.home,
+        executor,
+        form,
+        here.control,
+        here.held,
+        announce,
+        clients,
+        policy=_policy_of_host(nodes),
+    )
     here.held.callback(note_start(here.home.session_folder(session.session_id)))
     if not executor.is_ours:
         (here.home.session_folder(session.session_id) / STATES_ELSEWHERE).touch()
@@ -120,6 +134,12 @@ def context_of(
         clock=here.clock,
         watch=watch,
     )
+
+
+def _policy_of_host(nodes: Mapping[str, Node]) -> Policy:
+    """The policy of the node at which the central function of an algorithm runs."""
+    host = next((nodes[name] for node in nodes.values() for name in node.initiator[:1] if name in nodes), Node())
+    return policy_of(host.policy)
 
 
 @contextmanager

@@ -8,6 +8,9 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+import msgspec
+
+from fedpkg.analytics.policy import Policy
 from fedpkg.config import RunConfig
 from fedpkg.coordinators.process import Averaged, Ending, Start, Workplace
 from fedpkg.coordinators.protocol import Mean
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
 
 _FEDPKG = Path(__file__).resolve().parents[1]  # strategies of apps import it, wherever it is installed
 _LOG_CHARACTERS = 2000
+NO_POLICY = Policy()
 
 
 def give_workplace(
@@ -46,11 +50,13 @@ def give_workplace(
     held: ExitStack,
     announce: Callable[[int], None],
     clients: Callable[[], Sequence[ClientRow]] = lambda: (),
+    *,
+    policy: Policy = NO_POLICY,
 ) -> None:
     """Let a coordinator start its process, which ends when ``held`` is closed. Other strategies have no process.
 
     ``announce`` is told the number of rounds that the coordinator says it will have. ``clients`` are those of the
-    session, once it is on record.
+    session, once it is on record. ``policy`` is that of the node whose data the process reads.
 
     Raises:
         ConfigError: the home is the coordinator's folder.
@@ -64,6 +70,9 @@ def give_workplace(
             key="strategy.folder",
         )
     limits, isolation, digest = limits_of(config.limits), isolation_of(config), session.package_digest
+    most, rule = policy.memory_bytes, ""
+    if most is not None and (limits.memory_bytes is None or most < limits.memory_bytes):
+        limits, rule = msgspec.structs.replace(limits, memory_bytes=most), "memory_bytes in the policy of its node"
     forks = getattr(executor, "warm_program", None) if session.rules >= UNDRAWN else None
 
     def warm(call: Call) -> tuple[Zygote, Call] | None:
@@ -94,7 +103,7 @@ def give_workplace(
             isolation=isolation,
             warm=warm,
         )
-        return _Started(program, limits)
+        return _Started(program, limits, rule)
 
     strategy.workplace = Workplace(
         folder=home.session_folder(session.session_id) / FOLDER,
@@ -137,22 +146,26 @@ def _average(mean: Mean, sent: Path, replies: Iterable[Reply]) -> Averaged:
 class _Started:
     """A running program; the way it ended is given in words."""
 
-    def __init__(self, program: Program, limits: Limits) -> None:
+    def __init__(self, program: Program, limits: Limits, rule: str) -> None:
         self._program = program
         self.ended: Future[Ending] = Future()
-        program.ended.add_done_callback(lambda done: self.ended.set_result(_ending(done, limits)))
+        program.ended.add_done_callback(lambda done: self.ended.set_result(_ending(done, limits, rule)))
 
     def close(self) -> None:
         self._program.close()
 
 
-def _ending(done: Future[Outcome], limits: Limits) -> Ending:
+def _ending(done: Future[Outcome], limits: Limits, rule: str) -> Ending:
+    """How a program has ended. ``rule``: the policy's one that has set the limit of its memory, if one has."""
     if error := done.exception():
         return Ending(f"is gone: {error}")
     outcome = done.result()
     log = (outcome.stderr_tail or outcome.stdout_tail).strip()[-_LOG_CHARACTERS:]
     if outcome.limit is not None:
-        return Ending(exceeded("the program", outcome.limit, outcome.measured, limits).message, log, is_final=True)
+        how = exceeded("the program", outcome.limit, outcome.measured, limits).message
+        if rule and outcome.limit == "memory_bytes":
+            how = f"{how.partition(';')[0]}; {rule} is {limits.memory_bytes}"
+        return Ending(how, log, is_final=True)
     if outcome.signal is not None:
         return Ending(f"ended with signal {outcome.signal}", log)
     return Ending(f"ended with code {outcome.exit_code}", log, is_final=outcome.exit_code == 0)

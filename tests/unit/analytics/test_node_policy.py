@@ -254,6 +254,13 @@ def test_a_policy_limits_the_memory_of_its_node(federation: Federation, nodes: P
     assert call(federation, nodes, "total_age", number=1)["statuses"] == ["completed"]
 
 
+def test_a_policy_limits_the_memory_of_a_central_function_at_its_node(federation: Federation, nodes: Path) -> None:
+    configure(nodes, "north", "memory_bytes: 600000000")
+    configure(nodes, "south", "memory_bytes: 1000")
+    with pytest.raises(SessionFailed, match="in use; memory_bytes in the policy of its node is 600000000"):
+        federation.run(config_of(nodes, "own_memory", arguments=["megabytes=900"]))
+
+
 def test_a_limit_of_the_run_that_is_lower_is_not_the_policy_s(federation: Federation, nodes: Path) -> None:
     configure(nodes, "north", "wall_time_s: 60")
     config = config_of(nodes, "never_ends", timeout_s=0.5, organizations=["north"])

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 
 from vantage6.algorithm.client import AlgorithmClient
@@ -34,6 +35,14 @@ def own_failure(client: AlgorithmClient, df):
     """A central function that prints and raises data of its host."""
     print(f"the first patient is {df['name'][0]}")
     raise ValueError(f"the first patient is {df['name'][0]}")
+
+
+@algorithm_client
+def own_memory(client: AlgorithmClient, megabytes: int):
+    """A central function that holds so much memory until it is ended."""
+    filled = bytearray(os.urandom(1 << 20) * megabytes)
+    threading.Event().wait()
+    return len(filled)
 
 
 @data(1)
