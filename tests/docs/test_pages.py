@@ -71,19 +71,31 @@ def test_example_of_a_page_is_a_section_that_a_run_takes(
 
 
 @needs_chromium
-def test_names_of_a_table_are_not_broken_on_a_phone(tmp_path: Path) -> None:
-    names = ["minimum_organizations", "mean_and_variance", "--node-config"]
-    cell = '<code class="literal"><span class="pre">{}</span></code>'
-    rows = "".join(f"<tr><td>{cell.format(name)}<td>{'what it means ' * 9}" for name in names)
+@pytest.mark.parametrize("width", [390, 800])
+def test_names_are_not_broken_in_tables_and_wide_text(tmp_path: Path, width: int) -> None:
+    names = ["minimum_organizations", "mean_and_variance", "--node-config", "num-server-rounds", "max-count"]
+    code = '<code class="literal"><span class="pre">{}</span></code>'
+    cells = [code.format(name) for name in names]
+    rows = "".join(f"<tr><td>{cell}<td>{cell}<td>{'what it means ' * 9}" for cell in cells[:2])
+    text = f"<p>{' and '.join(cells * 9)}</p>" if width > 736 else ""
+    inner = (
+        f"<!doctype html><style>{(DOCS / '_static' / 'fedpkg.css').read_text()}</style>"
+        f'<div class="table-wrapper"><table class="docutils">{rows}</table></div>{text}'
+    )
     page = tmp_path / "page.html"
     page.write_text(
-        f"<!doctype html><style>{(DOCS / '_static' / 'fedpkg.css').read_text()}</style>"
-        f'<div style="width: 358px"><div class="table-wrapper"><table>{rows}</table></div></div>'
-        "<pre></pre><script>"
-        "const broken = [...document.querySelectorAll('.pre')].filter(e => e.getClientRects().length > 1);"
-        "document.querySelector('pre').textContent = broken.map(e => e.textContent).join() || 'none broken'</script>"
+        f"<!doctype html><pre></pre><iframe width={width} srcdoc='{inner}'></iframe><script>onload = () => {{"
+        "const inner = document.querySelector('iframe').contentDocument;"
+        "const broken = [...inner.querySelectorAll('.pre')].filter(e => e.getClientRects().length > 1);"
+        "document.querySelector('pre').textContent = broken.map(e => e.textContent).join() || 'none broken'}</script>"
     )
     assert "<pre>none broken</pre>" in document(page)
+
+
+def test_tables_of_two_columns_have_headings() -> None:
+    pages = [*DOCS.glob("*/*.md"), *(ROOT / "examples").glob("*/README.md")]
+    bare = re.compile(r"^\|(?: \||[^|\n]*\| \|)\n\|---\|---\|$", re.M)
+    assert [page.name for page in pages if bare.search(page.read_text())] == []
 
 
 def test_pictures_are_those_that_the_code_draws() -> None:
