@@ -411,6 +411,11 @@ class _Open:
         if combiner.path:
             self.work.states[combiner.path] = without_model(self._state)
         self._record(numbers=numbers)
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Keep nothing but the outcome: thousands of combiners may have ended before the round does."""
+        self._step, self._state, self._asked = None, {}, []
 
     def _check_required(self) -> None:
         usable, number = sum(one.count for one in self._asked), sum(len(one.asked) for one in self._asked)
@@ -432,6 +437,7 @@ class _Open:
         self.outcome = _Outcome(failure=Failure("combiner", message))
         event(logger, logging.WARNING, "combiner.failed", combiner=self.combiner.path, about=message)
         self._record(reason=message)
+        self._let_go()
 
     def _record(self, *, reason: str = "", numbers: Mapping[str, float] | None = None) -> None:
         self.work.results[self.combiner.path] = CombinerResult(

@@ -34,6 +34,7 @@ BENCHMARKS = [
     ["controller_cost.py"],
     ["tracking.py"],
     ["scale.py"],
+    ["trees.py"],
 ]
 QUICK = [
     ["start_up.py", "--repeat", "1"],
