@@ -11,6 +11,7 @@ from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 _BUFFERS, _RECORDS = "buffers", "records"
+_PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
 def check_state(state: object, what: str, *, has_model: bool) -> None:
@@ -36,6 +37,8 @@ def encode(state: Any, put: Callable[[Weights | Records], tuple[str, Sequence[st
     Raises:
         SessionFailed: it contains an object that is not data.
     """
+    if type(state) in _PLAIN:  # first, as states of coordinators have thousands of them
+        return state
     if isinstance(state, (Weights, Records)):
         digest, buffers = put(state)
         more = {_RECORDS: True} if isinstance(state, Records) else {_BUFFERS: list(buffers)} if buffers else {}
@@ -44,7 +47,7 @@ def encode(state: Any, put: Callable[[Weights | Records], tuple[str, Sequence[st
         return {str(key): encode(value, put) for key, value in state.items()}
     if isinstance(state, (list, tuple)):
         return [encode(value, put) for value in state]
-    if state is None or isinstance(state, (bool, int, float, str)):
+    if isinstance(state, (int, float, str)):
         return state
     raise SessionFailed(
         f"a strategy's state and metrics are data; they cannot contain a {type(state).__name__}",

@@ -82,10 +82,18 @@ class Round:
     start: dict[str, Any]
     messages: list[tuple[dict[str, Any], dict[str, Any]]] = field(default_factory=list)
     commit: dict[str, Any] | None = None
+    _files: set[str] | None = field(default=None, repr=False, compare=False)  # once it is committed
 
     @property
     def files(self) -> set[str]:
         """The files that the coordinator received."""
+        if self.commit is None:
+            return self._received()
+        if self._files is None:
+            self._files = self._received()
+        return self._files
+
+    def _received(self) -> set[str]:
         told = [reply for _, one in self.messages for request in one["replies"] for reply in request["replies"]]
         kept = {self.start["model"], self.start.get("checkpoint")} - {None}
         means = [one["mean"]["path"] for _, said in self.messages for one in said["replies"] if "mean" in one]

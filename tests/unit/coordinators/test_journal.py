@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.coordinators.journal import Journal
+from fedpkg.coordinators.journal import Journal, Round
 from fedpkg.files import open_folder
 from fedpkg.formats.base import ModelForm
 
@@ -33,3 +33,16 @@ def test_a_file_that_its_program_can_still_write_to_is_copied(tmp_path: Path, ho
     assert kept.read_bytes() == b"content"
     assert (kept.stat().st_ino == inode) == (how == "closed")
     assert not list(out.iterdir())
+
+
+def test_files_of_a_committed_round_are_looked_up_once() -> None:
+    """Each round asks for those of all before it."""
+    reply = {"client_id": "a", "weights": {"": "one.npz"}}
+    told = {"replies": [{"id": "1", "replies": [reply]}]}
+    one = Round({"model": None, "round": 1})
+    one.messages.append(({}, told))
+    assert one.files == {"one.npz"}
+    one.messages.append(({}, {"replies": [{"id": "2", "replies": [{**reply, "weights": {"": "two.npz"}}]}]}))
+    assert one.files == {"one.npz", "two.npz"}
+    one.commit = {"files": {"model": "three.npz"}}
+    assert one.files is one.files and one.lasting == {"one.npz", "two.npz", "three.npz"}
