@@ -174,6 +174,8 @@ def _run(settings: Settings, home: Home, config: RunConfig) -> SessionRow:
 
     share_one_arena()
     session = prepare(config, home)
+    if config.strategy.get("in_process"):  # its rounds have no tasks that could be shown
+        return session.run()
     with displayed(display_of(Progress(settings.command, home, 0))) as watch:
         session.watch(watch)
         return session.run()

@@ -216,6 +216,8 @@ def requests_table(requests: Sequence[RequestRow]) -> None:
 
 def final_report(settings: Settings, home: Home, store: StateStore, session: SessionRow) -> None:
     """What a run ends with on standard output."""
+    from fedpkg.session.configuration import ALGORITHM
+
     session_id = session.session_id
     rounds_table(store, session_id)
     model = next(iter(store.list_models(session_id, newest_first=True, limit=1)), None)
@@ -226,6 +228,8 @@ def final_report(settings: Settings, home: Home, store: StateStore, session: Ses
     elif session.error:
         output.result(f"session {session_id} ended: {session.error}")
     suggestions = [(settings.command(f"session show {session_id}"), "rounds, failures, configuration")]
+    if session.config["strategy"].get("name") == ALGORITHM and session.status == "finished":
+        suggestions.insert(0, (settings.command(f"algorithm result {session_id}"), "what the function returned"))
     if model is None:
         suggestions.append((settings.command(f"session show {session_id} --json"), "all that each round found"))
     else:

@@ -118,6 +118,23 @@ def _aggregates(store: StateStore, session: SessionRow, round_number: int | None
     return {"aggregates": [asdict(row) for row in found if round_number in (None, row.round_number)]}
 
 
+def _function_facts(settings: Settings, session: SessionRow) -> list[tuple[str, str]]:
+    """The call of an algorithm's function, and the command that prints what it returned."""
+    from fedpkg.session.configuration import ALGORITHM
+
+    strategy = session.config["strategy"]
+    if strategy.get("name") != ALGORITHM:
+        return []
+    given = [json.dumps(one, ensure_ascii=False) for one in strategy.get("positional") or ()]
+    named = (strategy.get("arguments") or {}).items()
+    given += [f"{name}={json.dumps(one, ensure_ascii=False)}" for name, one in named]
+    mode = "  (a mock)" if strategy.get("in_process") else ""
+    found = [("function", f"{strategy['module']}.{strategy['method']}({', '.join(given)}){mode}")]
+    if session.status == "finished":
+        found.append(("result", settings.command(f"algorithm result {session.session_id}")))
+    return found
+
+
 def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow) -> None:
     from fedpkg.cli.report import rounds_done, rounds_table, task_failure_lines
     from fedpkg.stores.uploads import Uploads
@@ -131,6 +148,7 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
         ("started", output.when(session.created_at)),
         ("package", f"{output.near(Uploads(home).told(config['package']))}  (sha256 {session.package_digest[:12]})"),
         *(("signed by", str(one["signer"])) for one in session.signatures),
+        *_function_facts(settings, session),
         ("seed model", _seed_words(home, store, session)),
         ("clients", f"{len(clients)}{_data_words(config['clients'])}"),
         *_sampler_facts(session, [client.client_id for client in clients]),
@@ -371,7 +389,6 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None, 
             hint="for other settings: fedpkg run RUN.yaml KEY=VALUE",
         )
     from fedpkg.cli.progress import follow
-    from fedpkg.session.configuration import ALGORITHM
     from fedpkg.session.session import Session
     from fedpkg.stores.opening import open_store
 
@@ -390,8 +407,6 @@ def resume(context: click.Context, session_ref: str | None, rounds: int | None, 
     with follow(settings, home, num_rounds=rounds or session.num_rounds) as watch:
         running.watch(watch)
         running.run_again(rounds, tracking=tracking)
-    if session.config["strategy"].get("name") == ALGORITHM and not settings.json:
-        output.words(f"its result: {settings.command(f'algorithm result {session.session_id}')}")
     was_whole = session.status == "finished" and not session.error and session.config.get("rounds") is not None
     if was_whole and (rounds or 0) <= session.num_rounds and not settings.json:
         more = settings.command(f"session resume {session.session_id} --rounds {2 * session.num_rounds}")

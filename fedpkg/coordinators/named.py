@@ -186,6 +186,8 @@ def algorithm(
         logger=log,
         but=_NOT_OF_AN_APP,
         files_of="algorithm",
+        remedy="fix the central function and resume the session; a session keeps its partial functions, arguments and "
+        "data: to change these, run the algorithm again",
         data_of=data_of,
     )
 

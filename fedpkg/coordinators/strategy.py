@@ -73,6 +73,7 @@ class Coordinator:
         beside: further files that are put into the program's folder.
         logger: for the program's lines of log.
         but: files and folders in the program's folder that are not copied.
+        remedy: what to do after an error of the program.
         files_of: what the log calls the program, where it says which files it has written.
         data_of: a client whose data the program can read in FEDN_DATA_PATH; "": the first one; "*": the folder in
             which those of all are. None: no data.
@@ -87,6 +88,7 @@ class Coordinator:
     logger: logging.Logger = logger
     but: tuple[str, ...] = ()
     files_of: str = "server"
+    remedy: str = "fix it and resume the session"
     data_of: str | None = None
     workplace: Workplace | None = None
 
@@ -170,7 +172,7 @@ class Coordinator:
     def _dead(self, deaths: Sequence[str], end: Ended) -> SessionFailed:
         times = f" ({len(deaths)} times in this round)" if len(deaths) > 1 else ""
         log = f"; its log ends with\n{end.ending.log}" if end.ending.log else ""
-        hint = "fix it and resume the session"
+        hint = self.remedy
         if end.ending.is_final:
             hint = "a coordinator must commit each round; commit(finished=…) ends the session"
         return SessionFailed(f"it {end.ending.how} before it committed the round{times}{log}", hint=hint)
@@ -263,7 +265,7 @@ class _Talk:
             if isinstance(message, (Ask, Await, Commit)):
                 return message, sent
             if isinstance(message, Error):
-                raise SessionFailed(f"it gave up: {_ends(message.text)}", hint="fix it and resume the session")
+                raise SessionFailed(f"it gave up: {_ends(message.text)}", hint=self.owner.remedy)
             if isinstance(message, Hello):
                 raise SessionFailed("it sent a second hello")
             if isinstance(message, Announce):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import re
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,12 @@ def test_a_run_prints_its_result_alone_and_show_has_the_calls_of_each_organizati
     assert "files of the algorithm: result.json, sent.json in " in err
     home = ["--home", str(tmp_path / "home")]
     assert run_command(["session", "resume", *home]) == 0
-    assert "its result: fedpkg" in (said := capsys.readouterr().err) and "algorithm result probes-" in said
+    out = capsys.readouterr().out
+    assert re.search(r"Look further:\n  fedpkg algorithm result probes-.* # what the function returned\n", out)
     assert run_command(["session", "show", *home]) == 0
     lines = capsys.readouterr().out.splitlines()
+    assert 'function    probes.mean(column="age", fail_at="Hospital B")' in lines
+    assert any(line.startswith("result      fedpkg algorithm result probes-") for line in lines)
     start = next(number for number, line in enumerate(lines) if line.startswith("organization"))
     assert [line.split()[:4] for line in lines[start + 1 : start + 4]] == [
         ["Hospital", "B", "1", "1"],
@@ -78,8 +82,9 @@ def test_a_test_compares_the_mock_and_the_nodes_and_shows_what_left_each(
     options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     assert run_command(["algorithm", "test", PROBES, "--method", "mean", "--arg", "column=age", *options]) == 0
-    out = capsys.readouterr().out
+    out, err = capsys.readouterr()
     assert "the mock and the nodes agree" in out and out.count("same") == 3
+    assert err.count("round 1") == 1  # of the nodes: the mock has no tasks
     assert '{"count": 1, "sum": 70.0}' in out
     words = ["test", PROBES, "--method", "differs", "--json"]
     assert run_command(["algorithm", *words, *options]) == 1
@@ -96,6 +101,7 @@ def test_functions_are_listed_and_their_source_inspected_without_running_it(
     assert "mean" in out and "column: str, fail_at: str = ''" in out and "probes/central.py:" in out
     assert run_command(["algorithm", "list", PROBES, "--json"]) == 0
     listed = {one["name"]: one for one in json.loads(capsys.readouterr().out)}
+    assert listed["mean"]["documentation"].startswith("The mean of a column over all organisations")
     assert listed["moments"]["kind"] == "partial" and listed["moments"]["arguments"][0]["name"] == "column"
     assert run_command(["algorithm", "inspect", PROBES, "--json"]) == 0
     found = json.loads(capsys.readouterr().out)

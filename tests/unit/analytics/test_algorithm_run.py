@@ -91,6 +91,30 @@ def test_an_error_of_the_central_function_names_the_partial_results_that_are_mis
     assert "; fedpkg: " not in error.value.message  # the reason is there once
     assert "\n    Traceback" in error.value.message and '\n      File "' in error.value.message
     assert "coordinator/starts" not in error.value.message  # paths are those of the algorithm
+    assert "to change these, run the algorithm again" in (error.value.hint or "")
+
+
+def test_a_resumed_run_has_the_data_and_partial_functions_of_its_beginning_and_the_mended_central_one(
+    federation: Federation, hospitals: Path, tmp_path: Path
+) -> None:
+    folder, data = tmp_path / "algorithm", hospitals / "data" / "hospital-a.csv"
+    folder.mkdir()
+    old = (
+        "from vantage6.algorithm.tools.decorators import algorithm_client, data\n\n\n"
+        "@algorithm_client\ndef sums(client):\n"
+        "    task = client.task.create({'method': 'ages'}, [1, 2, 3])\n"
+        "    return sum(client.wait_for_results(task['id'])) / 0\n\n\n"
+        "@data(1)\ndef ages(df):\n    return int(df['age'].sum())\n"
+    )
+    (folder / "sums.py").write_text(old)
+    given = {"default": str(hospitals / "data/*.csv")}
+    with pytest.raises(SessionFailed, match="ZeroDivisionError"):
+        federation.run(config_of_algorithm(folder, AlgorithmOptions("sums", databases=given)))
+    (folder / "sums.py").write_text(old.replace(" / 0", " + 1").replace("int(", "1000 + int("))
+    data.unlink()
+    data.write_text("age\n1000\n")
+    row = federation.resume(federation.store.list_sessions()[0].session_id)
+    assert result_of(federation.home, row) == 50 + 60 + 70 + 20 + 30 + 40 + 1
 
 
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
