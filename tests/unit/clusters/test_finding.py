@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import sys
 import tracemalloc
 from collections.abc import Mapping, Sequence
@@ -15,6 +16,7 @@ from digits import permuted, rotated, updates_of
 
 from fedpkg.clusters.finding import Finding, find_clusters
 from fedpkg.clusters.kmeans import kmeans
+from fedpkg.clusters.merges import merged, merges_of
 from fedpkg.clusters.points import points_of
 from fedpkg.errors import AggregationError, ConfigError
 from fedpkg.formats.base import ModelForm
@@ -151,6 +153,17 @@ def test_clusters_are_within_the_limits_of_their_size() -> None:
             assert sorted(sum(clusters, ())) == sorted(f"c{number}" for number in range(count))
     with pytest.raises(ConfigError, match="7 clients cannot be divided into clusters of 4 to 6 clients"):
         found(updates([[1]] * 7), cut={"size": [4, 6]})
+
+
+def test_bipartition_has_the_smallest_largest_similarity_across_of_all_divisions() -> None:
+    for seed in range(10):
+        rows = np.random.default_rng(seed).standard_normal((7, 3))
+        distances = points_of(updates(rows.tolist())).distances("cosine")
+        halves = [set(half) for size in range(1, 4) for half in itertools.combinations(range(7), size)]
+        nearest = [min(distances[i, j] for i in half for j in range(7) if j not in half) for half in halves]
+        first, _ = merged(merges_of(distances, "single"), 7, 2).values()
+        best = halves[int(np.argmax(nearest))]
+        assert set(first) in (best, set(range(7)) - best)
 
 
 def test_kmeans_starts_anew_from_each_seed_and_keeps_the_best() -> None:
