@@ -405,6 +405,44 @@ def test_rounds_of_the_older_form_are_those_of_the_session(apps: Apps) -> None:
     assert [(row.round_number, row.num_ok, row.metrics["loss"]) for row in rounds] == [(1, 5, 2.0), (2, 4, 4.0)]
 
 
+CHOOSES = """\
+from flwr.common import FitIns
+from flwr.server import ServerApp, ServerAppComponents, ServerConfig
+from flwr.server.client_manager import ClientManager
+from flwr.server.client_proxy import ClientProxy
+from flwr.server.criterion import Criterion
+from flwr.server.strategy import FedAvg
+
+class Odd(Criterion):
+    def select(self, client: ClientProxy) -> bool:
+        return int(client.cid) % 2 == 1
+
+class Chooses(FedAvg):
+    def configure_fit(self, server_round, parameters, client_manager: ClientManager):
+        clients = client_manager.sample(num_clients=2, min_num_clients=2, criterion=Odd())
+        return [(client, FitIns(parameters, {"server_round": 10 * int(client.cid)})) for client in clients]
+
+    def aggregate_fit(self, server_round, results, failures):
+        with open("who.txt", "a") as file:
+            file.write(" ".join(client.cid for client, _ in results) + "|")
+        return super().aggregate_fit(server_round, results, failures)
+
+def server_fn(context):
+    return ServerAppComponents(strategy=Chooses(fraction_evaluate=0.0), config=ServerConfig(num_rounds=2))
+
+app = ServerApp(server_fn=server_fn)
+"""
+
+
+def test_a_strategy_of_the_older_form_chooses_clients_of_the_session(apps: Apps) -> None:
+    app = make_app(apps.folder / "Apps ü" / "chooses", client=OLDER_CLIENT)
+    (app / "quick/server_app.py").write_text(CHOOSES)
+    session = apps.run("chooses", "run.clients.count=4")
+    assert (apps.saved / "who.txt").read_text() == "1 3|1 3|"
+    model = apps.federation.model(f"{session.session_id}.2")
+    assert model["0"].tolist() == [41.0] * 3  # 1 + two times the mean of 10 and 30
+
+
 NEEDS_TOOLZ = """\
 import sys
 import toolz
