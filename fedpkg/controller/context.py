@@ -27,6 +27,7 @@ from fedpkg.stores.models import ModelStore
 from fedpkg.stores.sql import StateStore
 from fedpkg.strategies.base import SteppingStrategy, Strategy
 from fedpkg.strategies.traits import Traits, traits_of
+from fedpkg.strategies.tree import TreeStrategy
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json
 from fedpkg.waist.executor import Executor
@@ -102,6 +103,18 @@ class SessionContext:
     @functools.cached_property
     def traits(self) -> Traits:
         return traits_of(self.strategy)
+
+    @functools.cached_property
+    def _arguments(self) -> Mapping[str, Mapping[str, Mapping[str, Json]]]:
+        """By client, the arguments that the combiners above it set."""
+        tree = self.strategy if isinstance(self.strategy, TreeStrategy) else None
+        combiners = [] if tree is None else [one for one in tree.root.everyone() if one.arguments]
+        return {client_id: one.arguments for one in combiners for client_id in one.clients}
+
+    def arguments_of(self, client_id: str, entry_point: str) -> dict[str, Json]:
+        """The arguments of a client's entry point that the tree of combiners sets beside the configuration's."""
+        own = self._arguments.get(client_id, {})
+        return {**own.get("all", {}), **own.get(entry_point, {})}
 
     @functools.cached_property
     def least_updates(self) -> int:

@@ -126,7 +126,7 @@ class Ordering:
             partition_id=client.position,
             attributes=attributes or {},
             environment=_personal({**common.environment, **_of_groups(ctx, client_id)}, attributes),
-            arguments=_personal(common.arguments, attributes),
+            arguments=_personal({**common.arguments, **ctx.arguments_of(client_id, common.entry_point)}, attributes),
             attempt=attempt,
             input=file,
             seed=task_seed(ctx.session.seed, common.round_number, client.client_id, self.number),

@@ -160,7 +160,7 @@ def _tree(config: RunConfig, client_ids: Sequence[str], package: UnpackedPackage
 
     tree = tree_of(config, client_ids)
     for one in () if tree is None else tree.root.everyone():
-        for name in traits_of(one.strategy).entry_points:
+        for name in (*traits_of(one.strategy).entry_points, *(name for name in one.arguments if name != "all")):
             package.spec.entry_point(name)
     return tree
 

@@ -57,6 +57,7 @@ class Combiner:
         timeout_s: seconds after which clients that have not answered its request count as failed. None: no limit of its
             own.
         parameters: values that its own clients find in task.json.
+        arguments: by entry point (``all`` is for each of them), the arguments of its own clients.
         sampler: chooses clients of its whole subtree, anew in each of its rounds (a `CohortSampler`). None: those that
             the nearest combiner above has chosen; of the root, those of the session's sampler.
         said: the name of its strategy, for people.
@@ -70,6 +71,7 @@ class Combiner:
     required: int = 1
     timeout_s: float | None = None
     parameters: Mapping[str, Json] = field(default_factory=dict)
+    arguments: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     sampler: Any = None
     said: str = ""
 

@@ -46,9 +46,8 @@ def tree_of(config: RunConfig, client_ids: Sequence[str]) -> TreeStrategy | None
         _fan_out(root, section["fanout"], client_ids, defaults)  # type: ignore[arg-type]
     elif section.get("by") or section.get("from"):
         entities = _entities(config, client_ids)
-        by = section.get("by")
-        names = [by] if isinstance(by, str) else by
-        _by_entities(root, entities, client_ids, names, defaults)  # type: ignore[arg-type]
+        by = [str(section["by"]), *section.get("then", [])] if section.get("by") else None  # type: ignore[misc]
+        _by_entities(root, entities, client_ids, by, defaults)
     else:
         _declared(root, section, client_ids, config)
     return TreeStrategy(_made(root, config))
@@ -178,7 +177,7 @@ def name_of(path: str) -> str:
 def _made(root: _Node, config: RunConfig) -> Combiner:
     """The combiners with their strategies, from the bottom up."""
     order: list[tuple[_Node, Mapping[str, Any], Strategy]] = []
-    own: dict[str, Any] = {"strategy": config.strategy, "timeout_s": None, "parameters": {}}
+    own: dict[str, Any] = {"strategy": config.strategy, "timeout_s": None, "parameters": {}, "arguments": {}}
     waiting: list[tuple[_Node, Mapping[str, Any]]] = [(root, own)]
     while waiting:
         node, above = waiting.pop()
@@ -187,6 +186,7 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
             "strategy": given.get("strategy") or above["strategy"],
             "timeout_s": given.get("timeout_s") or above["timeout_s"],
             "parameters": {**above["parameters"], **(given.get("parameters") or {})},
+            "arguments": _merged(above["arguments"], given.get("arguments") or {}),
         }
         _check(node)
         strategy = make_strategy(has["strategy"])
@@ -204,10 +204,15 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
             required=node.given.get("required", 1),
             timeout_s=has["timeout_s"],
             parameters=has["parameters"],
+            arguments=has["arguments"],
             said=str(has["strategy"]["name"]),
             sampler=make_sampler(node.given["sampler"]) if node.given.get("sampler") else None,
         )
     return made[""]
+
+
+def _merged(above: Mapping[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: {**above.get(name, {}), **own.get(name, {})} for name in {**above, **own}}
 
 
 def _check(node: _Node) -> None:

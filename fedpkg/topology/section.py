@@ -50,6 +50,10 @@ class CombinerConfig(Section, frozen=True):
     parameters: Annotated[
         dict[str, Any], about("Values that the clients below it find in task.json.", {"lr_scale": 0.5})
     ] = {}
+    arguments: Annotated[
+        dict[str, dict[str, Any]],
+        about("Arguments of entry points for the clients below it, as in `arguments`.", {"train": {"lr": 0.1}}),
+    ] = {}
 
 
 class TopologyConfig(Section, frozen=True):
@@ -69,11 +73,12 @@ class TopologyConfig(Section, frozen=True):
         ),
     ] = None
     by: Annotated[
-        str | list[str] | None,
-        about(
-            "Attributes of `clients.entities`: a combiner for each value of the first, below it the second …", "region"
-        ),
+        str | None,
+        about("An attribute of `clients.entities`: a combiner for each of its values.", "country"),
     ] = None
+    then: Annotated[
+        list[str], about("With `by`: attributes whose values make the combiners below, and below those.", ["region"])
+    ] = []
     source: Annotated[
         Literal["entities"] | None,
         about("`entities`: each entity that is the parent of others is a combiner.", "entities"),
@@ -112,6 +117,11 @@ def resolve_topology(section: Mapping[str, Json], places: Places) -> dict[str, J
             f"{places.where((*root, 'clients'))}: 'topology.clients' goes with 'children' only; '{given[0]}' places "
             "all clients",
             key="topology.clients",
+        )
+    if section.get("then") and given != ["by"]:
+        raise ConfigError(
+            f"{places.where((*root, 'then'))}: 'topology.then' goes with 'by', the first attribute",
+            key="topology.then",
         )
     found: dict[str, Any] = _copy(dict(section))
     for path, node in _nodes(found):

@@ -69,7 +69,8 @@ class _LastResort:
             return None
         # An installed flwr_datasets would download what the run configuration names local data for (data.sources).
         has_data = name == "flwr_datasets" and "FEDPKG_DATASETS" in os.environ
-        others = [] if has_data or name in instead else list(sys.meta_path)
+        is_vain = name == "docker" and not _has_daemon()
+        others = [] if has_data or is_vain or name in instead else list(sys.meta_path)
         for finder in others:
             if finder is not self and hasattr(finder, "find_spec"):
                 spec = finder.find_spec(name, path, target)
@@ -77,6 +78,11 @@ class _LastResort:
                 if spec is not None and (spec.loader is not None or _has_modules(spec)):
                     return spec
         return PathFinder.find_spec(name, [FOLDER])
+
+
+def _has_daemon() -> bool:
+    """Whether an installed ``docker``, which often comes with other libraries, could reach a daemon."""
+    return bool(os.environ.get("DOCKER_HOST")) or os.path.exists("/var/run/docker.sock")
 
 
 def _has_modules(spec: ModuleSpec) -> bool:

@@ -82,6 +82,7 @@ def test_installed_modules_win(
     interpreter: Path, executor: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.setenv("DOCKER_HOST", "unix:///run/of-this-test.sock")
     found = modules_of(make_package(tmp_path, str(interpreter)), executor, tmp_path / "call")
     ours = str(Path(fedpkg.__file__).parent / "runtime" / "compat")
     assert found["fedn"].startswith(str(interpreter.parent.parent))
@@ -91,6 +92,17 @@ def test_installed_modules_win(
     for room in SERVED:
         assert found[f"fedpkg.{room}"] == str(Path(fedpkg.__file__).parent / room / "__init__.py")
     assert found["fedpkg.apps.identity"] == str(Path(fedpkg.__file__).parent / "apps" / "identity.py")
+
+
+@pytest.mark.skipif(os.path.exists("/var/run/docker.sock"), reason="there is a Docker daemon")
+def test_installed_docker_gives_way_where_it_could_reach_no_daemon(
+    interpreter: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """MLflow brings it, and the packages of FEDn before 0.6 would ask it for a container that does not exist."""
+    monkeypatch.delenv("PYTHONPATH", raising=False)
+    monkeypatch.delenv("DOCKER_HOST", raising=False)
+    found = modules_of(make_package(tmp_path, str(interpreter)), "process", tmp_path / "call")
+    assert found["docker"].startswith(str(Path(fedpkg.__file__).parent / "runtime" / "compat"))
 
 
 @pytest.mark.parametrize("executor", EXECUTORS)

@@ -11,7 +11,16 @@ import numpy as np
 import torch
 from cohorts import Answers
 
-from fedpkg.strategies.base import Client, Reply, Request, State, StepContext, SteppingStrategy, StepResult
+from fedpkg.strategies.base import (
+    Client,
+    CombinerResult,
+    Reply,
+    Request,
+    State,
+    StepContext,
+    SteppingStrategy,
+    StepResult,
+)
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import ReplyKind
 from fedpkg.weights.weights import Weights
@@ -62,6 +71,7 @@ class Federation:
     train: Callable[[str, Request], Mapping[str, Vector]] | None = None
     calls: Counter[str] = field(default_factory=Counter)
     clock: VirtualClock = field(default_factory=VirtualClock)
+    combiners: dict[str, CombinerResult] = field(default_factory=dict)  # of the last step
 
     def step(self, strategy: SteppingStrategy, state: State, number: int) -> State:
         rng = np.random.default_rng(number)
@@ -78,7 +88,9 @@ class Federation:
                 else:
                     asks = step.send(tuple(self._answers(request) for request in asks))
         except StopIteration as stop:
-            return dict(StepResult.of(stop.value).state)
+            result = StepResult.of(stop.value)
+            self.combiners = {one.path: one for one in result.combiners}
+            return dict(result.state)
 
     def _answers(self, request: Request) -> Answers:
         self.calls[request.group or "clients"] += 1

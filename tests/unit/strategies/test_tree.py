@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 
 import numpy as np
 import pytest
 from quadratics import Federation, Quadratic, Vector, vector, weights
 
-from fedpkg.strategies.base import Request, State
+from fedpkg.config_reading import config_of
+from fedpkg.session.configuration import resolved
+from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.strategies.registry import make_strategy
+from fedpkg.strategies.traits import Traits
 from fedpkg.strategies.tree import Combiner, TreeStrategy
+from fedpkg.topology.building import tree_of
+from fedpkg.weights.weights import Weights
 
 SIZE, RATE, STEPS = 4, 0.1, 3
 
@@ -96,3 +102,74 @@ def test_a_chain_of_combiners_changes_no_bit() -> None:
         chain = combiner("/".join("x" * depth), chain)
     deep, flat = (run(tree, federation_of(losses), 2) for tree in (chain, combiner("", *losses)))
     assert np.array_equal(vector(deep["model"]), vector(flat["model"]))
+
+
+def test_a_combiner_whose_update_is_not_finite_fails_alone_and_is_named() -> None:
+    losses = losses_of(6)
+    kiruna = combiner("north/kiruna", "client-0", "client-1")
+    tree = combiner("", combiner("north", kiruna, combiner("north/lulea", "client-2")), combiner("south", *c[3:6]))
+    strategy = TreeStrategy(tree)
+    federation = federation_of(losses, broken=("client-1",))
+    state = federation.step(strategy, strategy.init(weights(np.zeros(SIZE))), 1)  # type: ignore[arg-type]
+    x = np.zeros(SIZE)
+    expected = (trained(losses["client-2"], x) + sum(trained(losses[name], x) for name in c[3:6])) / 4
+    np.testing.assert_allclose(vector(state["model"]), expected, rtol=1e-12)
+
+
+class Raising:
+    """A strategy of somebody's own that fails from its second step on."""
+
+    traits = Traits()
+
+    def init(self, seed_model: Weights) -> State:
+        return {"model": seed_model, "steps": 0}
+
+    def ask(self, state: State, rng: np.random.Generator) -> tuple[State, list[Request]]:
+        return state, [Request(payload=state["model"])]
+
+    def tell(self, state: State, replies: Iterator[Reply]) -> State:
+        if state["steps"]:
+            raise ValueError("expected more")
+        return {"model": next(replies).weights, "steps": 1}
+
+
+def test_a_strategy_that_raises_costs_its_subtree_and_keeps_the_state_before() -> None:
+    losses = losses_of(3)
+    tree = combiner("", Combiner("a", Raising(), ("client-0",)), combiner("b", "client-1", "client-2"))
+    strategy, federation = TreeStrategy(tree), federation_of(losses)
+    state = federation.step(strategy, strategy.init(weights(np.zeros(SIZE))), 1)  # type: ignore[arg-type]
+    assert state["combiners"]["a"]["steps"] == 1
+    x = vector(state["model"])
+    state = federation.step(strategy, state, 2)  # type: ignore[arg-type]
+    np.testing.assert_allclose(
+        vector(state["model"]), (trained(losses["client-1"], x) + trained(losses["client-2"], x)) / 2, rtol=1e-12
+    )
+    assert state["combiners"]["a"]["steps"] == 1
+    assert federation.combiners["a"].reason == "ValueError: expected more"
+    assert federation.combiners[""].num_ok == 1
+
+
+def test_the_root_that_raises_ends_the_round() -> None:
+    strategy = TreeStrategy(Combiner("", Raising(), ("client-0",)))
+    federation = federation_of(losses_of(1))
+    state = federation.step(strategy, strategy.init(weights(np.zeros(SIZE))), 1)  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="expected more"):
+        federation.step(strategy, state, 2)  # type: ignore[arg-type]
+
+
+def test_entities_make_a_tree_of_any_depth(tmp_path: Path) -> None:
+    lines = ["- {id: e0}", *(f"- {{id: e{k}, parent: e{k - 1}}}" for k in range(1, 201))]
+    (tmp_path / "entities.yaml").write_text("\n".join(lines))
+    config = config_of(
+        {
+            "package": ".",
+            "rounds": 1,
+            "clients": {"entities": str(tmp_path / "entities.yaml")},
+            "topology": {"from": "entities"},
+        },
+        resolve=resolved,
+    )
+    tree = tree_of(config, ["e200"])
+    assert tree is not None
+    assert tree.root.children[0].path == "e0"
+    assert len(list(tree.root.everyone())) == 201
