@@ -302,7 +302,8 @@ def _check_separator(frame: pd.DataFrame, where: str, path: str, options: Mappin
 
 def _look_for_texts(frame: pd.DataFrame, where: str, options: Mapping[str, Any]) -> None:
     """Warn of columns that begin with a number, or with one like 1,5, but are read as texts."""
-    for name in frame.columns[: 1 << 10]:
+    texts = [name for name, dtype in zip(frame.columns, frame.dtypes, strict=True) if dtype == "object"]
+    for name in texts[: 1 << 10]:
         column = frame[name]
         place = column.first_valid_index() if getattr(column, "dtype", None) == "object" else None
         if place is None or not isinstance(first := column[place], str):

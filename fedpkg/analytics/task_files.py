@@ -13,7 +13,7 @@ from fedpkg.analytics import tokens
 from fedpkg.analytics.backend import Backend
 from fedpkg.analytics.node import Node
 
-_VARIABLES = {  # of `paths`
+VARIABLES = {  # of `paths`
     "temporary_directory": "TEMPORARY_FOLDER",
     "input_file": "INPUT_FILE",
     "output_file": "OUTPUT_FILE",
@@ -69,4 +69,4 @@ def written_to(folder: Path, node: Node, backend: Backend, input_: bytes) -> Nod
 
 def paths(environment: Mapping[str, str]) -> dict[str, Path | None]:
     """The files that variables name: temporary_directory, input_file, output_file and token_file."""
-    return {name: Path(environment[one]) if environment.get(one) else None for name, one in _VARIABLES.items()}
+    return {name: Path(environment[one]) if environment.get(one) else None for name, one in VARIABLES.items()}

@@ -28,7 +28,7 @@ from fedpkg.controller.state import check_state, encode, no_weights
 from fedpkg.controller.trail import buffer_keys, form_of, put_weights, store_model
 from fedpkg.controller.validation import Validation, validate
 from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed, SpecError
-from fedpkg.files import remove_files, remove_tree
+from fedpkg.files import remove_each, remove_tree
 from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
 from fedpkg.stores.base import OUTSTANDING, CombinerRow, MetricRow, ModelRow, RoundRow, ValidationRow, WeightSource
@@ -401,8 +401,7 @@ class _Training:
             if path not in needed:
                 remove_tree(path)
         if not self.ctx.config.keep.updates:
-            for path in self.asking.replies:
-                remove_files(path.parent)
+            remove_each([path.parent for path in self.asking.replies])
 
 
 def _check_made(made: Weights, before: Weights | None) -> None:

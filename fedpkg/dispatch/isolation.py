@@ -123,8 +123,9 @@ class Walls:
         )
         call = self.around(call, isolation, reach, scratch=job.place.scratch)
         assert call.isolation is not None
-        _note(job, call.isolation)
-        return dataclasses.replace(call, isolation={**call.isolation, "record": job.place.task_json.read_text()})
+        record = _note(job, call.isolation)
+        file = _file(job.place.task_json)
+        return dataclasses.replace(call, isolation={**call.isolation, "record": record, "record_file": file})
 
     def around(self, call: Call, isolation: Isolation, reach: Reach, *, scratch: Path) -> Call:
         """A call restricted to ``reach``; ``scratch``, below an own folder, holds its /tmp, /dev/shm and home.
@@ -169,8 +170,10 @@ class Walls:
             job.place.scratch.rename(gone)
         except OSError:  # the task has changed it, or it is on another file system
             remove_tree(job.place.scratch)
-        remove_tree(job.place.task_json)  # the user may repeat the task with it
-        job.place.task_json.write_text(call.isolation["record"])
+        path, record = job.place.task_json, call.isolation["record"]  # the user may repeat the task with it
+        if _file(path) != call.isolation["record_file"] or path.read_bytes() != record.encode():
+            remove_tree(path)
+            path.write_text(record)
 
     def sweep(self, job: Job) -> None:
         """Remove the scratch of a task after its result was sent, as this may take long."""
@@ -204,11 +207,22 @@ def _check_links(links: Mapping[str, str], by: str, seen: Iterable[str]) -> None
             raise NotIsolated(f"data cannot be linked at {link}: an isolated task sees {other.rstrip('/')} there")
 
 
-def _note(job: Job, walls: Mapping[str, Any]) -> None:
-    """Record in task.json how the task was isolated."""
+def _file(path: Path) -> tuple[int, ...]:
+    """Tells whether a path leads to the same file as before, with the same permissions and size, and no other links."""
+    try:
+        facts = path.lstat()
+    except OSError:
+        return ()
+    return facts.st_dev, facts.st_ino, facts.st_mode, facts.st_uid, facts.st_nlink, facts.st_size
+
+
+def _note(job: Job, walls: Mapping[str, Any]) -> str:
+    """Record in task.json how the task was isolated; its new content."""
     path = job.place.task_json
     what = {"by": walls["by"], "network": walls["network"], "landlock": means().landlock}
-    path.write_text(json.dumps({**json.loads(path.read_bytes()), "isolation": what}))
+    record = json.dumps({**json.loads(path.read_bytes()), "isolation": what})
+    path.write_text(record)
+    return record
 
 
 def _replace(call: Call, walls: dict[str, Any], wanted: Iterable[str], scratch: str) -> Call:

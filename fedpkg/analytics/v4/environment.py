@@ -30,8 +30,9 @@ def call() -> Call:
 def files() -> dict[str, Path | None]:
     """The files of the task: temporary_directory, input_file, output_file and token_file."""
     running = current()
-    variables = {**os.environ, **(running.node.environment if running is not None else {})}
-    return task_files.paths({name: decoded(value) for name, value in variables.items()})
+    own = running.node.environment if running is not None else {}
+    given = {name: own.get(name, os.environ.get(name, "")) for name in task_files.VARIABLES.values()}
+    return task_files.paths({name: decoded(value) for name, value in given.items()})
 
 
 def of_client() -> dict[str, Any]:

@@ -11,9 +11,13 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 if __name__ == "__main__":
-    sys.path[:] = [one for one in sys.path if one and os.path.realpath(one) != os.path.realpath(os.curdir)]
+    for _one in list(sys.path):
+        with suppress(OSError):  # what does not exist is not the working folder
+            if not _one or os.path.samefile(_one, os.curdir):
+                sys.path.remove(_one)
 
 import _fedpkg_compat  # type: ignore[import-not-found]
 

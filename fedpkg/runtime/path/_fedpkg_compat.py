@@ -37,6 +37,11 @@ instead: set[str] = set()  # these take precedence over installed libraries of t
 def serve_instead(names: Sequence[str] = OF_FEDN) -> None:
     """From now on, use these modules even if the library is installed, as its own client would look for a server."""
     instead.update(names)
+    found = [sys.modules[name] for name in names if name in sys.modules]
+    if all(
+        map(_is_ours, found)
+    ):  # then their submodules are ours, too. Listing all modules would copy 500 shared pages
+        return
     for name, module in list(sys.modules.items()):
         if name.partition(".")[0] in names and not _is_ours(module):
             del sys.modules[name]

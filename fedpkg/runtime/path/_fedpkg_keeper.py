@@ -112,6 +112,7 @@ class Child:
                     file.close()
                 self.wire.close()
                 keep = {0, 1, 2, child_wire.fileno(), *keeper.of_imports, *keeper.given}
+                keep.update(_fedpkg_isolation.kept_files())
                 _fedpkg_isolation.close(_fedpkg_isolation.open_files() - keep)
                 status = warm_child(child_wire, self.report, keeper.of_imports)
             except BaseException:
@@ -236,6 +237,8 @@ class Keeper:
                 send(self.sock, outcome)
             except OSError:
                 continue  # the controller has ended, which the next receive shows
+            if self.apart and not order["isolation"]["network"]:
+                _fedpkg_isolation.share_no_network()  # among the next tasks: the first one has made its own
             if "shell" not in order and self.resident is None:
                 self.fork_spare()
 

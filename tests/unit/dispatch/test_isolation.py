@@ -295,6 +295,9 @@ def spied(bench: Bench, world: dict[str, Any], tmp_path_factory: pytest.TempPath
     package = inline(folder, SPY, attempts=json.dumps(ATTEMPTS), world=json.dumps(world))
     model = write_model(folder / "global.npz", size=1 << 19)  # above 1 MiB: a file that all clients share
     before = tree(Path(world["place"]))
+    bench.told(
+        inline(folder / "first", "tell()"), isolation=ISOLATED
+    )  # later tasks of a slot get the network of others
     result = bench.run(
         package, isolation=ISOLATED, model=model, data_path=Path(world["own_data"]), limits=Limits(memory_bytes=1 << 34)
     )
@@ -346,6 +349,22 @@ def test_tmp_is_the_task_s_own_and_gone_in_the_end(bench: Bench, way: tuple[str,
     for folder in ("/tmp", "/dev/shm"):
         assert not {name, result.metrics["file"]} & set(os.listdir(folder))
     assert not (result.task.folder / "scratch").exists()
+
+
+def test_way_to_a_home_in_tmp_is_not_made_on_the_disk(bench: Bench, way: tuple[str, str], tmp_path: Path) -> None:
+    if way[1] != "namespaces" or bench.folder.parts[:2] != ("/", "tmp"):
+        pytest.skip("another way, or the home is elsewhere")
+    code = f"""
+    way = "/tmp/{bench.folder.parts[2]}"
+    try:
+        open(way + "/file", "w").close()
+        can = "write"
+    except OSError:
+        can = "not write"
+    tell(can=can, on_disk=os.stat(way).st_dev == os.stat("/tmp").st_dev, there=os.listdir("/tmp"))
+    """
+    told = bench.told(inline(tmp_path, code), isolation=ISOLATED)
+    assert told == {"can": "not write", "on_disk": False, "there": [bench.folder.parts[2]]}
 
 
 # What container runtimes hide, and what tells of the kernel, of others' keys, or of what others do.
@@ -488,6 +507,25 @@ def test_record_of_a_task_stays_as_it_was_given(bench: Bench, tmp_path: Path) ->
     assert record["isolation"]["network"] is False
 
 
+@pytest.mark.parametrize("change", ["file.write('[')", "file.seek(0, 2), file.write(' ')", "os.chmod(record, 0o666)"])
+def test_record_that_its_task_has_changed_in_place_is_written_again(bench: Bench, tmp_path: Path, change: str) -> None:
+    code = f"""
+    record = os.environ["FEDPKG_TASK"]
+    given = open(record).read()
+    try:
+        with open(record, "r+") as file:
+            {change}
+    except OSError:
+        pass
+    tell(given=given)
+    """
+    result = bench.run(inline(tmp_path, code), isolation=ISOLATED)
+    record = result.task.folder / "task.json"
+    assert isinstance(result.metrics, dict)
+    assert record.read_text() == result.metrics["given"]
+    assert record.stat().st_mode & 0o022 == 0
+
+
 def test_data_may_be_a_folder_and_its_neighbour_is_not_there(bench: Bench, tmp_path: Path) -> None:
     for name in ("one", "other"):
         (tmp_path / "Daten" / name).mkdir(parents=True)
@@ -535,6 +573,22 @@ def test_what_is_given_to_read_must_not_hold_the_clients_folders(bench: Bench, t
     assert result.failure is not None
     assert result.failure.kind == "isolation"
     assert "holds its own folder" in result.failure.message
+
+
+def test_tasks_of_a_slot_share_an_empty_network(bench: Bench, way: tuple[str, str], tmp_path: Path) -> None:
+    if way[1] != "namespaces":
+        pytest.skip("it has no network namespace that could be kept")
+    code = """
+    import socket, subprocess
+    one = socket.socket(socket.AF_UNIX)
+    one.bind(chr(0) + "the same name")  # fails while another task's process has a socket of this name
+    subprocess.Popen(["sleep", "100"], pass_fds=[one.fileno()], start_new_session=True)
+    tell(network=os.readlink("/proc/self/ns/net"), there=open("/proc/net/dev").read().count(":"))
+    """
+    told = [bench.told(inline(tmp_path / name, code), isolation=ISOLATED) for name in ("first", "second", "third")]
+    assert told[1] == told[2]
+    assert told[1]["network"] != os.readlink("/proc/self/ns/net")
+    assert told[1]["there"] == 1  # lo, which is down
 
 
 def test_network_is_there_when_it_is_allowed(bench: Bench, world: dict[str, Any], tmp_path: Path) -> None:
@@ -686,11 +740,12 @@ futures[0].result()
 
 
 def test_task_that_cannot_be_isolated_is_not_run(bench: Bench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def spoil(_task: Any, order: dict[str, Any]) -> None:
+    def spoil(_task: Any, order: dict[str, Any]) -> str:
         if order["by"] == "bubblewrap":
             order["argv"].append("--no-such-option")
         else:
             order["by"] = "no such way"
+        return ""
 
     monkeypatch.setattr(isolation, "_note", spoil)
     package = inline(tmp_path, f"open({str(tmp_path / 'it ran')!r}, 'w').close()")

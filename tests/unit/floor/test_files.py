@@ -16,6 +16,7 @@ from fedpkg.files import (
     copy_file,
     copy_tree,
     fsync_tree,
+    remove_each,
     remove_files,
     remove_tree,
     same_bytes,
@@ -225,3 +226,36 @@ def test_link_in_the_place_of_a_folder_of_files_goes_and_what_it_leads_to_stays(
     (tmp_path / "folder").symlink_to("other")
     remove_files(tmp_path / "folder")
     assert not (tmp_path / "folder").is_symlink() and (tmp_path / "other" / "file").exists()
+
+
+@pytest.mark.parametrize("number", [3, 30])
+def test_many_folders_are_removed_and_what_is_beside_them_stays(tmp_path: Path, number: int) -> None:
+    folders = [tmp_path / f"client-{place}" / "train.reply" for place in range(number)]
+    for folder in folders[1:]:  # the first does not exist
+        folder.mkdir(parents=True)
+        (folder / "out.npz").touch()
+    (folders[-1] / "deeper").mkdir()
+    remove_each(folders)
+    assert not any(map(os.path.lexists, folders))
+    assert len(list(tmp_path.iterdir())) == number - 1
+
+
+def test_folder_that_cannot_be_removed_is_an_error_also_among_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folders = [tmp_path / str(place) for place in range(30)]
+    for folder in folders:
+        folder.mkdir()
+    (folders[7] / "inside").mkdir()  # so that it is removed as a tree
+    (folders[7] / "inside" / "file").touch()
+    really = os.rmdir
+
+    def rmdir(path: str | Path, **more: int) -> None:
+        if path == folders[7]:
+            raise OSError(errno.EBUSY, "in use")
+        really(path, **more)
+
+    monkeypatch.setattr(os, "rmdir", rmdir)
+    with pytest.raises(OSError, match="in use"):
+        remove_each(folders)
+    assert folders[7].exists()
