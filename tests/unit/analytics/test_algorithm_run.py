@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import shutil
 import sqlite3
 import subprocess
+from collections import Counter
 from contextlib import closing
 from pathlib import Path
 from typing import Any
@@ -20,7 +22,7 @@ from warm import warm_python
 from fedpkg.cli.main import run_command
 from fedpkg.config import dump_config
 from fedpkg.errors import ConfigError, DataError, PackageError, SessionFailed
-from fedpkg.session.algorithm_run import AlgorithmOptions, config_of_algorithm, result_of
+from fedpkg.session.algorithm_run import AlgorithmOptions, _differences, config_of_algorithm, result_of
 from fedpkg.session.configuration import load
 
 DRIVE = Path(__file__).resolve().parents[1] / "controller" / "drive.py"
@@ -214,6 +216,9 @@ def test_a_loop_that_polls_does_not_wait(federation: Federation, hospitals: Path
 def test_central_functions_are_nested_by_running_them_again(federation: Federation, hospitals: Path) -> None:
     found = run(federation, hospitals, "deep", arguments=["levels=3"])
     assert found == {"at": 1, "inner": {"at": 2, "inner": {"at": 3, "inner": {"at": 1, "count": 6}}}}
+    tasks = federation.store.list_tasks(federation.store.list_sessions()[0].session_id)
+    assert Counter(task.client_id for task in tasks) == {"Hospital B": 3, "Hospital A": 3, "Hospital C": 3}
+    assert [task.round_number for task in tasks] == [1, 2, 3, 4, 4, 4, 5, 6, 7]
 
 
 def test_tasks_deeper_than_allowed_end_as_failures(federation: Federation, hospitals: Path) -> None:
@@ -448,6 +453,18 @@ def test_a_result_of_the_central_function_that_cannot_be_written_is_an_error_tha
     with pytest.raises(SessionFailed, match=r"result of large, 2097154 bytes, cannot be written: .*limits\.file_bytes"):
         run(federation, hospitals, "large", "limits.file_bytes=2000000", arguments=["megabytes=2"])
     assert len(run(federation, hospitals, "large", arguments=["megabytes=2"])) == 2 << 20
+
+
+def test_what_differs_between_two_results_is_told_with_its_place_and_shape() -> None:
+    mock = {"mean": [1.0, math.nan], "n": 1, "rows": [1, 2], "by": {"a": 1}}
+    assert list(_differences(mock, json.loads(json.dumps(mock)))) == []
+    real = {"mean": [1.5, math.nan], "n": 1.0, "rows": [1], "by": {"b": 1}}
+    assert list(_differences(mock, real)) == [
+        "['mean'][0]: the mock has 1.0, the nodes 1.5",
+        "['n']: the mock has 1, the nodes 1.0",
+        "['rows']: the mock has a list of 2, the nodes a list of 1",
+        "['by']: the mock has a mapping with 'a', the nodes a mapping with 'b'",
+    ]
 
 
 def test_only_the_named_organizations_take_part_and_the_first_is_the_host(
