@@ -8,6 +8,7 @@ import math
 import shutil
 import sqlite3
 import subprocess
+import sys
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
@@ -278,6 +279,19 @@ def test_a_partial_function_that_is_not_there_fails_where_it_was_asked(federatio
     tasks = federation.store.list_tasks(federation.store.list_sessions()[0].session_id)
     assert [task.failure for task in tasks] == ["exit_code"] * 3
     assert "has no function 'momens'; did you mean 'moments'?" in (tasks[0].message or "")
+
+
+@pytest.mark.parametrize("is_isolated", [True, False])
+def test_sets_of_words_have_one_order_in_central_functions_so_that_these_can_be_resumed(
+    federation: Federation, hospitals: Path, is_isolated: bool
+) -> None:
+    words = [f"level {number}" for number in range(12)]
+    found = run(federation, hospitals, "order", arguments=[f"words={json.dumps(words)}"], isolated=is_isolated)
+    program = f"import json; print(json.dumps(list(set({words!r}))))"
+    wanted = subprocess.run(
+        [sys.executable, "-c", program], env={"PYTHONHASHSEED": "0"}, capture_output=True, check=True
+    )
+    assert found == json.loads(wanted.stdout)
 
 
 @pytest.mark.parametrize("kill_at", [4, 14])

@@ -109,6 +109,12 @@ def large(client, megabytes: int):
     return "x" * (megabytes << 20)
 
 
+@algorithm_client
+def order(client, words: list):
+    """The order of a set of words, on which the inputs of public algorithms depend."""
+    return list(set(words))
+
+
 @data(1)
 @algorithm_client
 def spy(client, df, path: str):
