@@ -35,7 +35,7 @@ def command() -> None:
 @common_options
 @click.pass_obj
 def tree(settings: Settings, ref: str, changes: tuple[str, ...]) -> None:
-    """Show each combiner with its strategy, its rounds and the clients below it.
+    """Show the combiners of a run.yaml or a session.
 
     \b
       fedpkg cluster tree run.yaml topology.fanout=[2,3]
@@ -61,7 +61,9 @@ def tree(settings: Settings, ref: str, changes: tuple[str, ...]) -> None:
 @common_options
 @click.pass_obj
 def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
-    """Check the tree of a run.yaml: every client has one place, and every strategy can be where it is.
+    """Check the tree of a run.yaml.
+
+    Every client must have one place, and every strategy one where it can be.
 
     \b
       fedpkg cluster check run.yaml

@@ -11,14 +11,16 @@ from fedpkg.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedpkg.cli.options import Settings
-    from fedpkg.stores.base import CombinerRow, RequestRow, SessionRow
+    from fedpkg.stores.base import CombinerRow, RequestRow, SessionRow, ValidationRow
     from fedpkg.stores.sql import StateStore
+    from fedpkg.strategies.tree import TreeStrategy
 
 
 @dataclass
 class Account:
     """A combiner in the rounds that are shown; calls, bytes and seconds are those of its own clients, and of the models
-    between it and the combiner above. ``metrics``: of the last of the rounds.
+    between it and the combiner above. ``metrics``: of the last of the rounds; ``validation``: of the global model on
+    the clients below it, in the last round that was validated.
     """
 
     path: str
@@ -35,6 +37,7 @@ class Account:
     wall_s: float = 0.0
     virtual_s: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
+    validation: dict[str, float] = field(default_factory=dict)
 
 
 def accounts(paths: Sequence[str], combiners: Sequence[CombinerRow], requests: Sequence[RequestRow]) -> list[Account]:
@@ -61,6 +64,33 @@ def accounts(paths: Sequence[str], combiners: Sequence[CombinerRow], requests: S
     return list(found.values())
 
 
+def validation_means(tree: TreeStrategy, rows: Sequence[ValidationRow]) -> dict[str, dict[str, float]]:
+    """By combiner, the weighted means of the metrics of all clients below it, in the last round that has any."""
+    from fedpkg.controller.metrics import average
+
+    last = max((row.round_number for row in rows), default=0)
+    of_client = {row.client_id: row for row in rows if row.round_number == last}
+    below: dict[str, list[ValidationRow]] = {}
+    for one in tree.root.everyone():
+        for client_id in one.clients:
+            if (row := of_client.get(client_id)) is not None:
+                for path in with_those_above(one.path):
+                    below.setdefault(path, []).append(row)
+    means = {path: average((row.metrics, (row.weight, row.weight_source)) for row in of) for path, of in below.items()}
+    return {
+        path: {name: value for name, value in mean.values.items() if value is not None} for path, mean in means.items()
+    }
+
+
+def with_those_above(path: str) -> list[str]:
+    """A combiner and all above it, up to the root."""
+    found = [path]
+    while path:
+        path = path.rpartition("/")[0]
+        found.append(path)
+    return found
+
+
 def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_number: int | None) -> None:
     """A row for each combiner, in all rounds or in one."""
     from fedpkg.config_reading import config_from_json
@@ -76,6 +106,9 @@ def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_
         )
     requests = [row for row in store.list_requests(session.session_id) if round_number in (None, row.round_number)]
     found = accounts([one.path for one in tree.root.everyone()], combiners, requests)
+    measured = validation_means(tree, store.list_validations(session.session_id, round_number=round_number))
+    for one in found:
+        one.validation = measured.get(one.path, {})
     if settings.json:
         output.document([asdict(one) for one in found])
         return
@@ -83,14 +116,16 @@ def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_
     is_timed = any(one.virtual_s is not None for one in found)
     names = list(dict.fromkeys(name for one in found for name in one.metrics))
     names = [name for name in names if len({one.metrics.get(name) for one in found}) > 1][:4]  # no settings
+    of_validation = [name for name in found[0].validation if name != "num_examples"][:4]
     rows = []
     for one in found:
         cells = [indented(one.path), str(one.rounds), f"{one.num_ok}/{one.num_asked}", f"{one.num_examples:g}"]
         cells += [str(one.calls), str(one.calls_failed), output.size(one.bytes_down), output.size(one.bytes_up)]
         cells += [f"{one.wall_s:.1f}"] + [f"{one.virtual_s or 0.0:.1f}"] * is_timed
         cells += [f"{one.metrics[name]:.4g}" if name in one.metrics else "" for name in names]
+        cells += [f"{one.validation[name]:.4g}" if name in one.validation else "" for name in of_validation]
         rows.append(cells)
-    output.table(columns + ["virtual s"] * is_timed + names, rows)
+    output.table(columns + ["virtual s"] * is_timed + names + of_validation, rows)
     for one in found:
         if one.failed:
             output.result(f"{one.path or ROOT}: failed in {one.failed} round{'s' * (one.failed != 1)}: {one.reason}")

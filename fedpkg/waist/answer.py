@@ -29,6 +29,7 @@ FAILURES: Mapping[str, str] = {
     "bad_answer": "the executor gave the answer of another task",
     "bad_state": "what the task left in its folders cannot be kept as the client's state",
     "not_allowed": "the policy of the algorithm's node does not allow the call",
+    "combiner": "a combiner of a tree had too few replies, or its strategy made no model; no task has this word",
     "wrote_input": "the task changed its read-only input",
     "round_timeout": "the client did not answer within `round.timeout_s`",
     "dropout": "`sampler.dropout` made the client drop out; the task never ran",

@@ -1,0 +1,63 @@
+"""``fedpkg cluster`` and ``session show --tree``: trees before a run, and what their combiners did."""
+
+import pytest
+from cli_support import fedpkg, write_run_yaml
+
+TREE = {
+    "children": [
+        {"name": "north", "rounds": 2, "clients": ["client-[0-1]"], "arguments": {"train": {"num_examples": 5}}},
+        {
+            "name": "south",
+            "strategy": "fedadam",
+            "clients": ["client-2"],
+            "children": [{"name": "edge", "clients": ["client-3"]}],
+        },
+    ]
+}
+
+
+@pytest.fixture
+def run_yaml(here):
+    return write_run_yaml(here, clients={"count": 4}, rounds=2, topology=TREE)
+
+
+def test_a_tree_is_shown_and_checked_before_it_runs(run_yaml):
+    shown = fedpkg("cluster", "tree", run_yaml)
+    assert shown.code == 0, shown.err
+    assert [line.split()[:2] for line in shown.out.splitlines()[1:]] == [
+        ["(root)", "fedavg"],
+        ["north", "fedavg"],
+        ["south", "fedadam"],
+        ["edge", "fedadam"],
+    ]
+    told = fedpkg("cluster", "tree", run_yaml, "topology={fanout: [2]}", "--json").json()
+    assert [(one["path"], one["num_clients"]) for one in told] == [("", 4), ("0", 2), ("1", 2)]
+    checked = fedpkg("cluster", "check", run_yaml)
+    assert "4 clients below 3 combiners and the root, on 3 levels" in checked.out
+
+
+def test_what_combiners_did_is_shown(run_yaml):
+    ended = fedpkg("run", run_yaml)
+    assert ended.code == 0, ended.err
+    shown = fedpkg("session", "show", "--tree")
+    assert [line.split()[0] for line in shown.out.splitlines()[:5]] == ["combiner", "(root)", "north", "south", "edge"]
+    (north,) = [
+        one for one in fedpkg("session", "show", "--tree", "--round", "1", "--json").json() if one["path"] == "north"
+    ]
+    assert (north["rounds"], north["num_ok"], north["calls"], north["num_examples"]) == (2, 2, 4, 10.0)
+    assert fedpkg("cluster", "tree", "try").out.splitlines()[1].startswith("(root)")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["cluster", "tree", "missing.yaml"], "missing.yaml: cannot be read"),
+        (["cluster", "tree", "run.yaml", "topology=null"], "run.yaml has no tree of combiners"),
+        (["cluster", "check", "run.yaml", "topology={children: [{name: a, clients: [x]}]}"], "no client id matches"),
+        (["session", "show", "--tree"], "there is no fedpkg home"),
+    ],
+)
+def test_what_has_no_tree_is_said(run_yaml, words, message):
+    ended = fedpkg(*words)
+    assert ended.code != 0
+    assert message in ended.err
