@@ -54,6 +54,7 @@ PATHS = (
         "clients.data.dataset.database",
         "clients.entities",
         "clients.node_config",
+        "topology.file",
     ),
 )
 

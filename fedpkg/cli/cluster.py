@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +26,7 @@ def command() -> None:
 
     \b
       fedpkg cluster tree examples/clusters/run.yaml
-      fedpkg cluster check examples/clusters/run.yaml
+      fedpkg cluster infer SESSION --cut clusters=3 -o tree.yaml
     """
 
 
@@ -53,6 +54,119 @@ def tree(settings: Settings, ref: str, changes: tuple[str, ...]) -> None:
         for one in found
     ]
     output.table(columns, rows)
+
+
+@command.command()
+@click.argument("source", metavar="SESSION|FOLDER|FILE")
+@click.option(
+    "--method",
+    type=click.Choice(["agglomerative", "bipartition", "kmeans"]),
+    default="agglomerative",
+    show_default=True,
+)
+@click.option("--distance", type=click.Choice(["cosine", "euclidean"]), default="cosine", show_default=True)
+@click.option(
+    "--cut",
+    "cuts",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Where it ends: clusters=4, distance=0.3, size=[5,50]; bipartition: eps1=0.4 and eps2=1.6.",
+)
+@click.option("--depth", type=click.IntRange(1, 100), default=1, show_default=True, help="Levels of combiners.")
+@click.option("--seed", type=int, default=0, show_default=True, help="Seed of the draws of kmeans.")
+@click.option(
+    "--round",
+    "round_number",
+    type=click.IntRange(1, 10**9),
+    metavar="N",
+    help="The session's round.  [default: the newest with updates]",
+)
+@click.option(
+    "--attribute", "attributes", multiple=True, metavar="NAME", help="Compare only these attributes of entities."
+)
+@click.option(
+    "-o",
+    "--output",
+    "output_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Write the tree as a section topology.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw the dendrogram (.svg, .png, .pdf or .html).",
+)
+@common_options
+@click.pass_obj
+def infer(
+    settings: Settings,
+    source: str,
+    method: str,
+    distance: str,
+    cuts: tuple[str, ...],
+    depth: int,
+    seed: int,
+    round_number: int | None,
+    attributes: tuple[str, ...],
+    output_path: Path | None,
+    picture: Path | None,
+) -> None:
+    """Find clusters of clients.
+
+    They are found from the updates that a session has kept (keep.updates=true), from the labels of a split (a folder
+    that `fedpkg data partition` wrote), or from the attributes in a file of entities. Needs fedpkg[clusters].
+
+    \b
+      fedpkg cluster infer digits --cut clusters=2 -o tree.yaml --picture tree.svg
+      fedpkg cluster infer parts --method kmeans --distance euclidean --cut clusters=3
+      fedpkg run run.yaml topology='{file: tree.yaml}'
+    """
+    import yaml
+
+    from fedpkg.clusters.finding import Finding
+    from fedpkg.clusters.infer import infer as found_in
+    from fedpkg.errors import ConfigError
+    from fedpkg.pictures.files import check_suffix, save_charts
+    from fedpkg.topology.telling import some_of
+    from fedpkg.yaml_places import read_yaml
+
+    if picture is not None:
+        check_suffix(picture)
+    cut = {}
+    for one in cuts:
+        key, equals, value = one.partition("=")
+        if not equals:
+            raise ConfigError(f"--cut {one}: not KEY=VALUE", hint="--cut clusters=4")
+        cut[key] = read_yaml(value, source=f"--cut {key}")[0]
+    finding = Finding(method=method, distance=distance, cut=cut or {"clusters": 2}, depth=depth, seed=seed)  # type: ignore[arg-type]
+    home = None if Path(source).exists() else settings.open_home()
+    found = found_in(source, finding, home=home, round_number=round_number, names=attributes)
+    section = {"topology": found.topology()}
+    if output_path is not None:
+        output_path.write_text(yaml.safe_dump(section, sort_keys=False, allow_unicode=True))
+    if picture is not None:
+        chart = found.chart()
+        save_charts([chart], picture, title=chart.title)
+    if settings.json:
+        output.document({"clusters": found.leaves(), "left_out": found.left_out, **section})
+        return
+    rows = [
+        [
+            "  " * path.count("/") + cluster.name,
+            str(len(cluster.clients)),
+            f"{cluster.height:.4g}",
+            some_of(cluster.clients),
+        ]
+        for path, cluster in found.walk()
+    ]
+    output.table(["cluster", "clients", "distance", "which"], rows)
+    if found.left_out:
+        output.result(f"without an update: {some_of(found.left_out)}; a run has them directly below the root")
+    if output_path is not None:
+        change = shlex.quote(f"topology={{file: {output.near(output_path)}}}")
+        output.words(f"use it: fedpkg run RUN.yaml {change}")
 
 
 @command.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,8 +11,11 @@ import msgspec
 from fedpkg.config_sections import Count, Seconds, Section, about
 from fedpkg.config_shape import Places, check_shape
 from fedpkg.errors import ConfigError
+from fedpkg.files import read_bounded
 from fedpkg.types import Json
+from fedpkg.yaml_places import read_yaml
 
+_MAX_BYTES = 4 << 20
 _SHAPES = ("children", "fanout", "by", "from")
 
 
@@ -64,6 +68,13 @@ class TopologyConfig(Section, frozen=True):
     rounds: Annotated[Count, about("Number of rounds of the root in each round of the session.")] = 1
     clients: Annotated[list[str], about("Ids or patterns of clients directly below the root.", ["client-9"])] = []
     children: Annotated[list[dict[str, Any]], about("The combiners directly below the root.")] = []
+    file: Annotated[
+        str | None,
+        about(
+            "A YAML file with a section `topology`, such as `fedpkg cluster infer` makes, in place of the others.",
+            "tree.yaml",
+        ),
+    ] = None
     fanout: Annotated[
         list[Count] | None,
         about(
@@ -100,6 +111,8 @@ def resolve_topology(section: Mapping[str, Json], places: Places) -> dict[str, J
         ConfigError: it is wrong; with the line.
     """
     root = ("topology",)
+    if section.get("file"):
+        section, places = _from_file(section, places)
     check_shape(dict(section), TopologyConfig, places, root)
     given = [key for key in _SHAPES if section.get(key)]
     if len(given) != 1 and not (not given and section.get("clients")):
@@ -137,6 +150,29 @@ def resolve_topology(section: Mapping[str, Json], places: Places) -> dict[str, J
             )
         _resolve_parts(defaults, places, at)
     return found
+
+
+def _from_file(section: Mapping[str, Json], places: Places) -> tuple[Mapping[str, Json], Places]:
+    """The section in a file of its own; the session's configuration has it, and not the file."""
+    if len(section) > 1:
+        raise ConfigError(
+            f"{places.where(('topology', 'file'))}: 'topology.file' stands alone; the file has the other keys",
+            hint="on the command line, replace the section: topology='{file: tree.yaml}'",
+            key="topology.file",
+        )
+    path = Path(str(section["file"]))
+    try:
+        text = read_bounded(path, _MAX_BYTES).decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not UTF-8 text"
+        raise ConfigError(
+            f"{places.where(('topology', 'file'))}: {path} cannot be read: {reason}", key="topology.file"
+        ) from error
+    tree, lines = read_yaml(text, source=str(path))
+    found = tree.get("topology") if isinstance(tree, dict) else None
+    if not isinstance(found, dict) or "file" in found:
+        raise ConfigError(f"{path}: there is no section 'topology' that describes a tree", key="topology.file")
+    return found, Places(str(path), lines)
 
 
 def _resolve_parts(node: dict[str, Any], places: Places, at: tuple[str, ...]) -> None:
