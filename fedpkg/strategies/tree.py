@@ -273,6 +273,8 @@ class _Open:
         self._state = state or {}
         self._round = 0
         self._virtual_s = 0.0
+        self._result: StepResult | None = None  # of its last round
+        self._numbers: Mapping[str, float] = {}
         self._step: Asks[StepResult] | None = None
         self._asked: list[_Merged] = []
         self._is_one = False
@@ -325,8 +327,9 @@ class _Open:
             self.cohort = self.above.cohort
         self._clients = tuple(name for name in combiner.clients if name in self.cohort.clients)
         self._children = tuple(one for one in combiner.children if one.path in self.cohort.combiners)
-        if not self._clients and not self._children:
-            self.outcome = _Outcome()  # none of its clients takes part
+        if not self._clients and not self._children:  # none of its clients takes part
+            self._round -= 1
+            self._finish()
             return
         self._step = take_step(self._strategy, self._state, self._context())
         self._ask(next(self._step))
@@ -403,21 +406,28 @@ class _Open:
         for merged in asked:
             self.examples.update(merged.examples)
         self._virtual_s += max((merged.virtual_s for merged in asked), default=0.0)
-        self._state = result.state
+        self._state, self._result, self._numbers = result.state, result, asked[-1].numbers
         if self._round < combiner.rounds:
             self._next_round()
+        else:
+            self._finish()
+
+    def _finish(self) -> None:
+        """Pass the model of its last round upward, or nothing if it had none."""
+        combiner, result = self.combiner, self._result
+        if result is None:
+            self.outcome = _Outcome()
             return
-        numbers = asked[-1].numbers
         link_s = self.work.ctx.clock.link(combiner.path, self._model.num_bytes) if combiner.path else 0.0
-        self.outcome = _Outcome(result.model, self.examples, numbers, self._virtual_s + link_s, result)
+        self.outcome = _Outcome(result.model, self.examples, self._numbers, self._virtual_s + link_s, result)
         if combiner.path:
             self.work.states[combiner.path] = without_model(self._state)
-        self._record(numbers=numbers)
+        self._record()
         self._let_go()
 
     def _let_go(self) -> None:
         """Keep nothing but the outcome: thousands of combiners may have ended before the round does."""
-        self._step, self._state, self._asked = None, {}, []
+        self._step, self._state, self._asked, self._result = None, {}, [], None
 
     def _check_required(self) -> None:
         usable, number = sum(one.count for one in self._asked), sum(len(one.asked) for one in self._asked)
@@ -441,7 +451,7 @@ class _Open:
         self._record(reason=message)
         self._let_go()
 
-    def _record(self, *, reason: str = "", numbers: Mapping[str, float] | None = None) -> None:
+    def _record(self, *, reason: str = "") -> None:
         self.work.results[self.combiner.path] = CombinerResult(
             path=self.combiner.path,
             reason=reason,
@@ -451,7 +461,7 @@ class _Open:
             num_examples=sum(self.examples.values()),
             num_bytes=self._model.num_bytes,
             virtual_s=self._virtual_s,
-            metrics=dict(numbers or {}),
+            metrics=dict(self._numbers),
         )
 
 
