@@ -391,13 +391,7 @@ def _have_own_root(order: Mapping[str, Any]) -> None:
     for name, target in (("fd", "fd"), ("stdin", "fd/0"), ("stdout", "fd/1"), ("stderr", "fd/2")):
         links["/dev/" + name] = "/proc/self/" + target
     made = {""}
-    ways: set[str] = set()  # in the task's own /tmp, to what is mounted there: in memory, and not folders on the disk
     for path in sorted({*mounts, *links, *order["folders"]}):  # folders come before their contents
-        way = _way_inside(order["empty"], os.path.dirname(path))
-        if way not in ("", *mounts, *ways):
-            _make_folders(root, way, made)
-            _mount("none", root + way, "tmpfs", MS_NOSUID | MS_NODEV, "mode=755,size=1m")
-            ways.add(way)
         _make_folders(root, os.path.dirname(path), made)
         if path in links:
             os.symlink(links[path], root + path)
@@ -412,20 +406,11 @@ def _have_own_root(order: Mapping[str, Any]) -> None:
             os.close(os.open(root + path, os.O_CREAT | os.O_WRONLY | os.O_CLOEXEC))
         _mount(source, root + path, None, MS_BIND if path in own else MS_BIND | MS_REC)
         _set_mount(root + path, attributes, recursive=True)
-    for path in ("", *ways):
-        _set_mount(root + path, sealed)
+    _set_mount(root, sealed)
     # The old root cannot be reached from there: no folder is open, and the task loses the capability to leave a root.
     # pivot_root and unmounting the old root would delay the task by up to some milliseconds.
     os.chroot(root)
     os.chdir("/")
-
-
-def _way_inside(replaced: Iterable[str], folder: str) -> str:
-    """The outermost folder on the way from one of these folders to another one, or an empty text."""
-    for one in replaced:
-        if folder.startswith(one + "/"):
-            return one + "/" + folder[len(one) + 1 :].partition("/")[0]
-    return ""
 
 
 def _make_folders(root: str, path: str, made: set[str]) -> None:
