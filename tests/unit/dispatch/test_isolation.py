@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from workbench import MARK, Bench, inline, log, make_bench, marked, wait_until, write_model
+from workbench import Bench, inline, log, make_bench, marked, wait_until, write_model
 
 from fedpkg.config import ClientsConfig, ExecutorConfig, IsolateConfig, RunConfig
 from fedpkg.dispatch import isolation
