@@ -20,6 +20,14 @@ if TYPE_CHECKING:
     from fedpkg.topology.telling import Told
 
 
+_PICTURE = click.option(
+    "--picture",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Draw it (.html; .svg, .png and .pdf need matplotlib).",
+)
+
+
 @click.group("cluster")
 def command() -> None:
     """Look at the tree of combiners of a run.yaml or a session.
@@ -33,21 +41,28 @@ def command() -> None:
 @command.command()
 @click.argument("ref", metavar="RUN.yaml|SESSION")
 @click.argument("changes", metavar="[KEY=VALUE]...", nargs=-1, shell_complete=overrides)
+@_PICTURE
 @common_options
 @click.pass_obj
-def tree(settings: Settings, ref: str, changes: tuple[str, ...]) -> None:
+def tree(settings: Settings, ref: str, changes: tuple[str, ...], picture: Path | None) -> None:
     """Show the combiners of a run.yaml or a session.
 
     \b
       fedpkg cluster tree run.yaml topology.fanout=[2,3]
-      fedpkg cluster tree digits
+      fedpkg cluster tree digits --picture tree.svg
     """
+    from fedpkg.pictures.files import check_suffix, save_charts
+    from fedpkg.topology.telling import chart_of, some_of
+
+    if picture is not None:
+        check_suffix(picture)
     found = _told(settings, ref, changes)
+    if picture is not None:
+        chart = chart_of(found)
+        save_charts([chart], picture, title=chart.title)
     if settings.json:
         output.document([asdict(one) for one in found])
         return
-    from fedpkg.topology.telling import some_of
-
     columns = ["combiner", "strategy", "rounds", "required", "clients", "which"]
     rows = [
         [one.indented, one.strategy, str(one.rounds), str(one.required), str(one.num_clients), some_of(one.clients)]
@@ -92,12 +107,7 @@ def tree(settings: Settings, ref: str, changes: tuple[str, ...]) -> None:
     metavar="FILE",
     help="Write the tree as a section topology.",
 )
-@click.option(
-    "--picture",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="Draw the dendrogram (.svg, .png, .pdf or .html).",
-)
+@_PICTURE
 @common_options
 @click.pass_obj
 def infer(

@@ -173,7 +173,8 @@ def _tree(axes: Axes, chart: TreeChart) -> None:
             axes.plot([above[0], depth], [-above[1], -row], color="#7b8794", linewidth=1, zorder=1)
         label = "\n".join(filter(None, [node.label or node.name, node.note]))
         axes.plot([depth], [-row], marker="o", color=LIGHT[0 if node.parent is None else 2], zorder=2)
-        axes.annotate(shown_lines_of(label), (depth, -row), (6, 5), textcoords="offset points", fontsize="small")
+        text = axes.annotate(shown_lines_of(label), (depth, -row), (6, 5), textcoords="offset points", fontsize="small")
+        text.set_bbox({"facecolor": "white", "edgecolor": "none", "alpha": 0.85, "pad": 0.5})  # lines pass below it
     axes.margins(x=0.2, y=0.2)
     axes.axis("off")
 

@@ -6,12 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from fedpkg.pictures.chart import Node, TreeChart
 from fedpkg.topology.building import depth_of, name_of
 
 if TYPE_CHECKING:
     from fedpkg.strategies.tree import Combiner
 
 ROOT = "(root)"
+MOST_CLIENTS = 12  # of one combiner, that are drawn one by one
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,19 @@ def told(root: Combiner) -> list[Told]:
         Told(one.path, depth_of(one.path), one.said, one.rounds, one.required, numbers[one.path], one.clients)
         for one in everyone
     ]
+
+
+def chart_of(tree: Sequence[Told], *, title: str = "Tree of combiners") -> TreeChart:
+    """The combiners with the clients below them; of many clients, the number."""
+    nodes = []
+    for one in tree:
+        parent = None if not one.path else f"combiner {one.path.rpartition('/')[0]}"
+        nodes.append(Node(f"combiner {one.path}", parent, f"{name_of(one.path) or ROOT}: {one.strategy}"))
+        some = one.clients if len(one.clients) <= MOST_CLIENTS else ()
+        nodes += [Node(f"client {client}", f"combiner {one.path}", client) for client in some]
+        if len(one.clients) > len(some):
+            nodes.append(Node(f"clients of {one.path}", f"combiner {one.path}", f"{len(one.clients)} clients"))
+    return TreeChart(title=title, nodes=nodes)
 
 
 def indented(path: str) -> str:
