@@ -131,7 +131,6 @@ def infer(
     \b
       fedpkg cluster infer digits --cut clusters=2 -o tree.yaml --picture tree.svg
       fedpkg cluster infer parts --method kmeans --distance euclidean --cut clusters=3
-      fedpkg run run.yaml topology='{file: tree.yaml}'
     """
     import yaml
 
