@@ -404,19 +404,28 @@ def receive_fds(control: socket.socket) -> list[int]:
 def bury(keepers: dict[int, int | None]) -> None:
     """Reap dead keepers, and kill processes that they have left behind."""
     orphans = False
-    while True:
-        try:
-            pid, _status = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return
-        if pid == 0:
-            break
-        orphans = True
-        pidfd = keepers.pop(pid, None)
-        if pidfd is not None:
-            os.close(pidfd)
+    try:
+        while os.waitpid(-1, os.WNOHANG)[0] != 0:
+            orphans = True
+    except ChildProcessError:
+        pass
+    forget_dead(keepers)
     if orphans:
         kill_children(spare=keepers)
+        forget_dead(keepers)  # it reaps whatever ends meanwhile
+
+
+def forget_dead(keepers: dict[int, int | None]) -> None:
+    """Remove keepers that have ended and were reaped: `select` would return at once for ever."""
+    for pid, pidfd in list(keepers.items()):
+        if pidfd is not None and select.select([pidfd], [], [], 0)[0]:
+            os.close(pidfd)
+            del keepers[pid]
+        elif pidfd is None:
+            try:
+                os.kill(pid, 0)
+            except ProcessLookupError:
+                del keepers[pid]
 
 
 if __name__ == "__main__":

@@ -601,3 +601,29 @@ def test_logs_are_open_before_a_task_can_put_something_in_their_place(
     assert (tmp_path / "seen").read_text() == "stderr.log stdout.log"
     for each in (ours, theirs, *keeper.files):
         each.close()
+
+
+@pytest.mark.skipif(not hasattr(os, "pidfd_open"), reason="there are no pidfds")
+@pytest.mark.parametrize("others", [0, 1])
+def test_keeper_that_was_reaped_with_others_is_forgotten(others: int) -> None:
+    """Its pidfd stays readable, so that a zygote that watched it would never sleep again."""
+    script = f"""
+import os, sys, time
+sys.path.insert(0, {str(ZYGOTE.parent)!r})
+import zygote
+def forked(lifetime_s):
+    pid = os.fork()
+    if pid == 0:
+        time.sleep(lifetime_s)
+        os._exit(0)
+    return pid
+ended, alive = forked(0), [forked(60) for _ in range({others})]
+keepers = {{pid: os.pidfd_open(pid) for pid in (ended, *alive)}}
+os.waitpid(ended, 0)
+zygote.bury(keepers)
+print(list(keepers) == alive)
+for pid in alive:
+    os.kill(pid, 9)
+"""
+    ended = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout.split() == ["True"]
