@@ -121,7 +121,7 @@ class Coordinator:
         except Differs as differs:
             raise SessionFailed(f"round {ctx.round_number}: the coordinator: {differs}", hint=STEADY) from None
         finally:
-            if result is None:
+            if result is None or result.finished is not None:  # its files are kept before the session counts as ended
                 self.close()
         self._seen = result.state["rounds"]
         self._rounds = [*self._rounds, round_] if self._seen else []

@@ -18,6 +18,8 @@ from public_apps import Apps, task_of
 from sklearn.datasets import load_iris
 from zygotes import shared_zygotes
 
+from fedpkg.controller.events import RoundFinished
+
 __all__ = ["shared_zygotes"]
 
 
@@ -328,6 +330,14 @@ def test_an_app_that_is_killed_goes_on_to_the_same_bits(apps: Apps, name: str, e
     kill_at = 1 + int(share * (len(apps.federation.events) - 1))
     killed = apps.run_killed(apps.config(name, *KINDS[name], executor=executor), kill_at)
     assert apps.outcome(killed) == whole
+
+
+def test_files_of_a_server_app_are_kept_before_its_session_counts_as_ended(apps: Apps) -> None:
+    whole = apps.outcome(apps.run("analytics", *KINDS["analytics"]))
+    last = max(n for n, one in enumerate(apps.federation.events, 1) if isinstance(one, RoundFinished))
+    killed = apps.run_killed(apps.config("analytics", *KINDS["analytics"]), last)
+    assert apps.outcome(killed) == whole
+    assert whole[2], "it saves a file"
 
 
 WHO = """\
