@@ -86,7 +86,7 @@ def of_build(folder: Path) -> Iterator[Removal]:
 
 def temporary_files(home: Home) -> Iterator[Removal]:
     """Files whose writer was killed. The cache of packages has its own lock and cleanup."""
-    for folder in (home.root, home.models, home.data):
+    for folder in (home.root, home.models, home.data, *_inside(home.sessions)):
         for path in sorted(folder.glob(".*.tmp")):
             yield Removal(path, size_of(path), "half written")
 

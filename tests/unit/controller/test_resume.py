@@ -382,3 +382,12 @@ def test_session_that_was_ended_in_a_round_resumes_to_the_same_bits(
     assert session.status == status
     assert federation.resume(session.session_id).status == "finished"
     assert federation.digests(session.session_id) == expected
+
+
+def test_half_written_file_in_the_folder_of_a_session_is_removed(federation: Federation) -> None:
+    session = federation.run(clients=2)
+    half = federation.home.session_folder(session.session_id) / ".started-with.json.1.0a1b2c3d.tmp"
+    half.touch()
+    assert [finding.problem for finding in federation.findings()] == ["half written"]
+    federation.resume(session.session_id, rounds=2)
+    assert not half.exists()
