@@ -66,7 +66,7 @@ def main():
         return
     systems = {}
     for name, topology in TREES.items():
-        systems[name] = Fedpkg("w2", executor="resident")
+        systems[name] = Fedpkg("w2", program=[sys.executable, "-m", "fedpkg"], executor="resident")
         systems[name].command += [f"clients.count={CLIENTS}", f"sampler.fraction_train={SHARE}"]
         if topology is not None:
             systems[name].command.append(f"topology={{fanout: {json.dumps(FANOUT)}}}")
