@@ -137,7 +137,7 @@ def infer(
     from fedpkg.clusters.finding import Finding
     from fedpkg.clusters.infer import infer as found_in
     from fedpkg.errors import ConfigError
-    from fedpkg.pictures.files import check_suffix, save_charts
+    from fedpkg.pictures.files import check_suffix, save_charts, write_file
     from fedpkg.topology.telling import some_of
     from fedpkg.yaml_places import read_yaml
 
@@ -154,7 +154,7 @@ def infer(
     found = found_in(source, finding, home=home, round_number=round_number, names=attributes)
     section = {"topology": found.topology()}
     if output_path is not None:
-        output_path.write_text(yaml.safe_dump(section, sort_keys=False, allow_unicode=True))
+        write_file(output_path, yaml.safe_dump(section, sort_keys=False, allow_unicode=True).encode())
     if picture is not None:
         chart = found.chart()
         save_charts([chart], picture, title=chart.title)

@@ -61,3 +61,13 @@ def test_what_has_no_tree_is_said(run_yaml, words, message):
     ended = fedpkg(*words)
     assert ended.code != 0
     assert message in ended.err
+
+
+def test_a_tree_that_cannot_be_written_is_said(here):
+    entities = here / "entities.yaml"
+    entities.write_text("[{id: a, site: x}, {id: b, site: y}]")
+    folder = here / "tree.yaml"
+    folder.mkdir()
+    ended = fedpkg("cluster", "infer", entities, "--cut", "clusters=2", "-o", folder)
+    assert ended.code == 3
+    assert ended.err.startswith("error: ") and "tree.yaml" in ended.err
