@@ -12,6 +12,7 @@ from fedpkg.errors import AggregationError
 from fedpkg.registry import Count, NotNegative
 from fedpkg.strategies.base import Arrived, Asks, Replies, Request, State, StepContext, StepResult
 from fedpkg.strategies.requests import enough
+from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -50,6 +51,15 @@ Clock: TypeAlias = Annotated[
     ),
 ]
 Asked: TypeAlias = "Callable[[str, Weights], Request]"  # the request to a client for a model
+
+
+OF_ARRIVALS = Traits(
+    chooses_clients=True,
+    heeds_required=False,
+    treatment="step",
+    in_trees="never",
+    why_not_in_trees="its requests stay outstanding from round to round",
+)
 
 
 @dataclass

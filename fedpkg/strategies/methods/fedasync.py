@@ -6,10 +6,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.registry import NotNegative, Share
-from fedpkg.strategies.arrivals import Arrivals, Clock, Concurrency, Decay, Patience, Staleness, staleness_factor
+from fedpkg.strategies.arrivals import (
+    OF_ARRIVALS,
+    Arrivals,
+    Clock,
+    Concurrency,
+    Decay,
+    Patience,
+    Staleness,
+    staleness_factor,
+)
 from fedpkg.strategies.base import Request, State, Step, StepContext
 from fedpkg.strategies.registry import register_asking_strategy
-from fedpkg.strategies.traits import Traits
 
 if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
@@ -43,13 +51,7 @@ class FedAsync:
     mu: NotNegative = 0.0
     clock: Clock = "virtual"
 
-    traits = Traits(
-        chooses_clients=True,
-        heeds_required=False,
-        treatment="step",
-        in_trees="never",
-        why_not_in_trees="its requests stay outstanding from round to round",
-    )
+    traits = OF_ARRIVALS
 
     def init(self, seed_model: Weights) -> State:
         return {"model": seed_model}
