@@ -41,6 +41,9 @@ class Database(Reader, Protocol):
     def transaction(self, *, durable: bool = False) -> AbstractContextManager[Transaction]:
         """A writing transaction, one at a time; with ``durable``, it survives a power cut once the block has ended."""
 
+    def version(self) -> int:
+        """A number that changes when another connection commits."""
+
     def check(self) -> list[str]:
         """The problems that the database's own check reports."""
 

@@ -36,6 +36,7 @@ from fedpkg.stores.base import (
 from fedpkg.stores.client_history import note_asked, note_measured
 from fedpkg.stores.database import Database, Parameters, Transaction, migrate
 from fedpkg.stores.metric_rows import add_rows, replace_rows
+from fedpkg.stores.overview import Overview
 from fedpkg.stores.strategy_states import load_state, save_state, state_digests
 from fedpkg.stores.sweeps import SweepStore
 from fedpkg.stores.tables import (
@@ -81,6 +82,7 @@ class StateStore:
         self._clock = clock
         migrate(database, read_only=read_only)
         self.sweeps = SweepStore(self._database, clock)
+        self.overview = Overview(self._database)
 
     def close(self) -> None:
         """Close the database. Closing twice is allowed."""
@@ -452,6 +454,10 @@ class StateStore:
     def load_strategy_state(self, session_id: str) -> StrategyState | None:
         """The state after the latest committed step, or None before the first."""
         return load_state(self._database, session_id)
+
+    def version(self) -> int:
+        """A number that changes when another process commits; two reads of one number have seen the same rows."""
+        return self._database.version()
 
     def check(self) -> list[str]:
         """The problems that the database's own check reports; none if it is sound."""

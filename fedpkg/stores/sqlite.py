@@ -131,6 +131,9 @@ class SqliteDatabase:
         with self._lock, self._naming_errors():
             return self._connection.executemany(sql, parameters).rowcount if parameters else 0
 
+    def version(self) -> int:
+        return int(self.rows("pragma data_version")[0][0])
+
     def check(self) -> list[str]:
         problems = [str(row[0]) for row in self.rows("pragma integrity_check")]
         for table, _row, parent, _key in self.rows("pragma foreign_key_check"):

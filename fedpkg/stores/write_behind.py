@@ -108,6 +108,12 @@ class WriteBehind:
         self.flush()
         return self._database.transaction(durable=durable)
 
+    def has_table(self, name: str, /) -> bool:
+        return self._database.has_table(name)
+
+    def version(self) -> int:
+        return self._database.version()
+
     def check(self) -> list[str]:
         self.flush()
         return self._database.check()

@@ -15,7 +15,7 @@ ROWS = [
     {"library"},
     {"cli"},
     {"fedn_imports"},
-    {"api_client"},
+    {"api_client", "api"},
     {"api_reading"},
     {"api_answers", "api_settings"},
     {"experiments"},

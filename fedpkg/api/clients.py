@@ -1,0 +1,193 @@
+"""Clients: of a session, and one client's history over all sessions of the home."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from fedpkg.api.opening import Opened, Struct, check_page, number, one_of, page, text
+from fedpkg.data.entities import Attribute, Entities, entities_of
+from fedpkg.errors import FedpkgError
+from fedpkg.session.record import status_of
+from fedpkg.stores.overview import ClientFacts, ClientSums
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fedpkg.stores.base import SessionRow
+
+RECENT_ROUNDS = 20
+SORTS = (
+    "position", "client_id", "state", "times_asked", "times_counted", "num_failed", "num_examples", "last_seen",
+    "seconds", "bytes_down", "bytes_up",
+)  # fmt: skip
+
+
+class Client(Struct, frozen=True, kw_only=True):
+    """A client of a session.
+
+    ``state``: ``in flight`` (it was asked in the current round, and has not answered), ``failing`` (its last task of
+    the recent rounds failed), ``ok``, ``quiet`` (not asked in the recent rounds) or ``never asked``. ``calls``,
+    ``seconds`` and bytes sum the tasks of the recent rounds; ``num_failed`` counts all failures of the session.
+    """
+
+    client_id: str
+    position: int
+    state: str
+    attributes: dict[str, Attribute]
+    num_examples: float | None
+    times_asked: int
+    last_asked: int | None
+    times_counted: int
+    last_counted: int | None
+    num_failed: int
+    last_seen: float | None
+    calls: int
+    seconds: float
+    bytes_down: int
+    bytes_up: int
+    train_metrics: dict[str, float | None]
+    validation_metrics: dict[str, float | None]
+
+
+class ClientPage(Struct, frozen=True, kw_only=True):
+    """A part of a session's clients; sums are over the rounds from ``recent_from`` to ``recent_to``."""
+
+    total: int
+    skip: int
+    recent_from: int
+    recent_to: int
+    states: dict[str, int]
+    items: list[Client]
+    notes: tuple[str, ...] = ()
+
+
+def list_clients(
+    at: Opened,
+    ref: str,
+    *,
+    search: str = "",
+    state: str = "",
+    sort: str = "position",
+    order: Literal["asc", "desc"] = "asc",
+    recent: int = RECENT_ROUNDS,
+    skip: int = 0,
+    limit: int = 100,
+) -> ClientPage:
+    """The clients of a session.
+
+    Args:
+        search: words, each of which must occur in the id or in an attribute, in any case.
+        recent: the number of rounds over which calls, seconds and bytes are summed.
+    """
+    check_page(skip, limit)
+    one_of(sort, "sort", SORTS)
+    one_of(order, "order", ("asc", "desc"))
+    number(recent, "recent", low=1, high=1000)
+    words = text(search, "search").casefold().split()
+    session = at.session(ref)
+    read = at.overview.clients(session.session_id)
+    notes = list(at.notes(read))
+    found, (first, last) = _clients(at, session, read.rows, recent, notes)
+    states: dict[str, int] = {}
+    for one in found:
+        states[one.state] = states.get(one.state, 0) + 1
+    found = [one for one in found if state in ("", one.state) and all(word in _words_of(one) for word in words)]
+    found.sort(key=lambda one: _sort_key(getattr(one, sort)), reverse=order == "desc")
+    part = page(found, skip=skip, limit=limit)
+    return ClientPage(
+        total=part.total,
+        skip=skip,
+        recent_from=first,
+        recent_to=last,
+        states=states,
+        items=part.items,
+        notes=tuple(notes),
+    )
+
+
+def _words_of(one: Client) -> str:
+    return " ".join([one.client_id, *(f"{name}={value}" for name, value in one.attributes.items())]).casefold()
+
+
+def _sort_key(value: object) -> tuple[bool, object]:
+    return value is not None, value.casefold() if isinstance(value, str) else value
+
+
+def _clients(
+    at: Opened, session: SessionRow, rows: list[ClientFacts], recent: int, notes: list[str]
+) -> tuple[list[Client], tuple[int, int]]:
+    session_id = session.session_id
+    last = at.overview.round_sums_of(session_id).last_round
+    first = max(0, last - recent)
+    sums = at.overview.client_sums(session_id, after_round=first)
+    failures = at.overview.failure_counts(session_id)
+    flying = in_flight(at, session, last)
+    entities = entities_or_none(at, session, notes)
+    made = [
+        Client(
+            client_id=one.client_id,
+            position=one.position,
+            state=_state(one, sums.get(one.client_id), one.client_id in flying),
+            attributes=dict(attributes_of(entities, one.client_id)),
+            num_examples=one.num_examples if one.last_num_examples is None else one.last_num_examples,
+            times_asked=one.times_asked,
+            last_asked=one.last_asked,
+            times_counted=one.times_counted,
+            last_counted=one.last_counted,
+            num_failed=failures.get(one.client_id, 0),
+            last_seen=sums.get(one.client_id, ClientSums()).last_seen,
+            calls=sums.get(one.client_id, ClientSums()).calls,
+            seconds=sums.get(one.client_id, ClientSums()).seconds,
+            bytes_down=sums.get(one.client_id, ClientSums()).bytes_down,
+            bytes_up=sums.get(one.client_id, ClientSums()).bytes_up,
+            train_metrics=one.train_metrics,
+            validation_metrics=one.validation_metrics,
+        )
+        for one in rows
+    ]
+    return made, (first + 1, last)
+
+
+def _state(one: ClientFacts, sums: ClientSums | None, is_flying: bool) -> str:
+    if is_flying:
+        return "in flight"
+    if sums is None:
+        return "quiet" if one.times_asked else "never asked"
+    return "failing" if sums.is_failing else "ok"
+
+
+def in_flight(at: Opened, session: SessionRow, round_number: int) -> dict[str, tuple[str, str | None]]:
+    """Of a running session, the clients that the round has asked and that have not answered: the entry point of each,
+    and its request.
+    """
+    if status_of(session, at.running()) != "running" or round_number == 0:
+        return {}
+    session_id = session.session_id
+    asked = [one for one in at.store.list_requests(session_id, round_number=round_number) if one.status == "asked"]
+    if not asked:
+        return {}
+    ended = {(client, request) for client, _, request in at.overview.tasks_of_round(session_id, round_number)}
+    return {
+        client: (one.entry_point, one.request_id)
+        for one in asked
+        for client in one.cohort
+        if (client, one.request_id) not in ended
+    }
+
+
+def entities_or_none(at: Opened, session: SessionRow, notes: list[str]) -> Entities | None:
+    """The entities that a session names; None: it names none, or the file is gone, which becomes a note."""
+    from fedpkg.config_reading import config_from_json
+
+    path = (session.config.get("clients") or {}).get("entities")
+    if not path:
+        return None
+    try:
+        return entities_of(config_from_json(session.config).clients)
+    except (FedpkgError, OSError):
+        notes.append(f"the attributes of the clients cannot be read from {at.shown_path(str(path))}")
+        return None
+
+
+def attributes_of(entities: Entities | None, client_id: str) -> Mapping[str, Attribute]:
+    return {} if entities is None or client_id not in entities else entities.attributes_of(client_id)

@@ -1,0 +1,138 @@
+"""A home that is open for reading: what every function of the API takes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
+
+import msgspec
+
+from fedpkg.errors import ConfigError
+from fedpkg.session.record import find_session, open_home, running_sessions
+from fedpkg.stores.opening import open_store
+
+if TYPE_CHECKING:
+    from fedpkg.stores.base import SessionRow
+    from fedpkg.stores.home import Home
+    from fedpkg.stores.overview import Overview, Read
+    from fedpkg.stores.sql import StateStore
+
+Item = TypeVar("Item")
+
+MOST_ITEMS = 1000  # of one page
+_MOST_WORDS = 1000  # characters of a text in a query
+
+
+class Struct(msgspec.Struct, frozen=True, kw_only=True):
+    """The base of all answers. Times are seconds since the epoch, and durations are seconds."""
+
+
+class Page(Struct, Generic[Item], frozen=True, kw_only=True):
+    """A part of a list. ``notes`` name rows that could not be read."""
+
+    total: int
+    skip: int
+    items: list[Item]
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A home and its store. One `Opened` may be used by several threads, one after another."""
+
+    home: Home
+    store: StateStore
+
+    @property
+    def overview(self) -> Overview:
+        return self.store.overview
+
+    def running(self) -> frozenset[str]:
+        """Ids of the sessions that run now."""
+        return running_sessions(self.home)
+
+    def session(self, ref: str) -> SessionRow:
+        """A session by its id, the beginning of one, or ``latest``. Raises NotFound."""
+        return find_session(self.store, text(ref, "session"))
+
+    def shown_path(self, path: str) -> str:
+        """A path for an answer: from the folder of the home if it is below it, else ``…/`` and its last part."""
+        above = self.home.root.parent
+        if "://" in path or not path.startswith(("/", "~")):
+            return path
+        if above != above.parent and Path(path).is_relative_to(above):
+            return str(Path(path).relative_to(above))
+        return f"…/{Path(path).name}"
+
+    def without_paths(self, value: Any) -> Any:
+        """A tree of JSON in which texts that are absolute paths are shown as by `shown_path`."""
+        if isinstance(value, dict):
+            return {key: self.without_paths(inner) for key, inner in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [self.without_paths(inner) for inner in value]
+        return self.shown_path(value) if isinstance(value, str) and _PATH.match(value) else value
+
+    def notes(self, read: Read) -> tuple[str, ...]:
+        """The problems of damaged rows, for an answer."""
+        return tuple(self.told(problem) for problem in read.problems)
+
+    def told(self, message: str) -> str:
+        """A message without the path of the home."""
+        return message.replace(f"{self.home.root}/", "").replace(str(self.home.root), "the home")
+
+
+_PATH = re.compile(r"(?:/|~/)[^\s/]")
+
+
+@contextmanager
+def opened(home: Path | str | None = None) -> Iterator[Opened]:
+    """Open a home for reading; a controller may be writing meanwhile, and nothing is created or changed.
+
+    Raises:
+        NotFound: there is no home.
+        StoreError: it has no store, or one of another version.
+    """
+    found = open_home(home, create=False)
+    with open_store(found, read_only=True) as store:
+        yield Opened(found, store)
+
+
+def page(items: list[Item], *, skip: int, limit: int, notes: tuple[str, ...] = ()) -> Page[Item]:
+    """A part of a list that is in memory."""
+    check_page(skip, limit)
+    return Page(total=len(items), skip=skip, items=items[skip : skip + limit], notes=notes)
+
+
+def check_page(skip: int, limit: int) -> None:
+    """Raises ConfigError: the numbers cannot be those of a page."""
+    number(skip, "skip", low=0, high=2**53)
+    number(limit, "limit", low=1, high=MOST_ITEMS)
+
+
+def number(value: int, name: str, *, low: int, high: int) -> int:
+    """The number. Raises ConfigError: it is out of its range."""
+    if not low <= value <= high:
+        raise ConfigError(f"{name} must be from {low} to {high}, not {value}", key=name)
+    return value
+
+
+def text(value: str, name: str) -> str:
+    """The text. Raises ConfigError: it is too long, or no text that a database can compare."""
+    if len(value) > _MOST_WORDS or "\0" in value or (not value.isascii() and _is_broken(value)):
+        raise ConfigError(f"{name} must be Unicode text of at most {_MOST_WORDS} characters", key=name)
+    return value
+
+
+def one_of(value: str, name: str, known: tuple[str, ...]) -> str:
+    """The word. Raises ConfigError: it is none of those that are known."""
+    if value not in known:
+        raise ConfigError(f"{name} must be one of {', '.join(known)}", key=name)
+    return value
+
+
+def _is_broken(value: str) -> bool:
+    return any("\ud800" <= letter <= "\udfff" for letter in value)

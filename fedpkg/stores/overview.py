@@ -1,0 +1,494 @@
+"""Reads of the state store that stay small however large the session: sums by SQL, and columns without cohorts.
+
+The tables of the API and of the dashboard come from here. Statements are portable, as in `fedpkg.stores.sql`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple, TypeVar
+
+from fedpkg.errors import StoreError
+from fedpkg.stores.base import MetricRow, RoundRow, TaskRow, ValidationRow
+from fedpkg.stores.database import Reader
+from fedpkg.stores.tables import METRIC_ROWS, SESSIONS, TASKS, VALIDATIONS, Table, where_of
+
+Row = TypeVar("Row")
+
+BATCH_ROWS = 1000
+BATCH_BYTES = 4 << 20  # of JSON, of the rows that are in memory at once
+_DONE = "('aggregated', 'finished')"
+
+
+def _length(column: str) -> str:
+    """The number of names in a JSON list of texts, without parsing it: quotes inside a name are escaped."""
+    separators = f"""(length({column}) - length(replace({column}, '","', ''))) / 3"""
+    return f"case when {column} is null or {column} = '[]' then 0 else {separators} + 1 end"
+
+
+@dataclass
+class Read:
+    """What was read, with the problems of damaged rows, which are left out."""
+
+    rows: list[Any]
+    problems: list[str] = field(default_factory=list)
+
+
+class RoundSums(NamedTuple):
+    """A session's rounds in numbers."""
+
+    rounds_done: int = 0
+    last_round: int = 0
+    last_status: str = ""
+
+
+class RoundFacts(NamedTuple):
+    """A round without the names of its clients and without its metrics."""
+
+    round_number: int
+    status: str
+    num_asked: int
+    num_counted: int
+    target: int
+    started_at: float
+    finished_at: float | None
+    wall_s: float | None
+    num_ok: int
+    num_failed: int
+    num_examples: float
+    model_id: str | None
+    error: str | None
+    phases: dict[str, float]
+    strategy_metrics: dict[str, Any]
+    averages: dict[str, Any]
+
+
+class RequestSums(NamedTuple):
+    """The strategy's requests of a round."""
+
+    requests: int = 0
+    calls: int = 0
+    bytes_down: int = 0
+    bytes_up: int = 0
+
+
+class ClientSums(NamedTuple):
+    """A client's tasks in some rounds."""
+
+    calls: int = 0
+    failed: int = 0
+    seconds: float = 0.0
+    bytes_down: int = 0
+    bytes_up: int = 0
+    last_seen: float | None = None
+    is_failing: bool = False  # whether the last of them failed
+
+
+class ClientFacts(NamedTuple):
+    """A client of a session, with its history."""
+
+    client_id: str
+    position: int
+    data_path: str | None
+    num_examples: int | None
+    last_num_examples: float | None
+    state_version: str | None
+    times_asked: int
+    last_asked: int | None
+    times_counted: int
+    last_counted: int | None
+    train_metrics: dict[str, Any]
+    validation_metrics: dict[str, Any]
+
+
+class TaskKey(NamedTuple):
+    round_number: int
+    task_id: str
+
+
+class Overview:
+    """Small reads of a store; see the module. A damaged row is left out and told."""
+
+    def __init__(self, database: Reader) -> None:
+        self._database = database
+
+    # Sessions
+
+    def sessions(self) -> Read:
+        """All sessions, newest first."""
+        return self._decoded(SESSIONS, "order by created_at desc, session_id desc")
+
+    def round_sums(self) -> dict[str, RoundSums]:
+        """By session: the rounds that are done, and the last one."""
+        rows = self._database.rows(
+            f"select rounds.session_id, sums.done, sums.last, rounds.status from rounds"
+            f" join (select session_id, sum(case when status in {_DONE} then 1 else 0 end) as done,"
+            " max(round_number) as last from rounds group by session_id) as sums"
+            " on sums.session_id = rounds.session_id and sums.last = rounds.round_number"
+        )
+        return {str(row[0]): RoundSums(int(row[1]), int(row[2]), str(row[3])) for row in rows}
+
+    def round_sums_of(self, session_id: str) -> RoundSums:
+        """The rounds of one session that are done, and its last one."""
+        rows = self._database.rows(
+            f"select sum(case when status in {_DONE} then 1 else 0 end), max(round_number) from rounds"
+            " where session_id = :id",
+            {"id": session_id},
+        )
+        done, last = rows[0]
+        return RoundSums(int(done or 0), int(last or 0))
+
+    def client_counts(self) -> dict[str, int]:
+        """By session: the number of its clients."""
+        rows = self._database.rows("select session_id, count(*) from clients group by session_id")
+        return {str(row[0]): int(row[1]) for row in rows}
+
+    def sweeps_of(self) -> dict[str, tuple[str, int]]:
+        """By session: the sweep and the number of its point."""
+        rows = self._database.rows("select session_id, sweep, number from sweep_points where session_id is not null")
+        return {str(row[0]): (str(row[1]), int(row[2])) for row in rows}
+
+    def packages(self) -> dict[str, str]:
+        """The names of packages by digest."""
+        return {str(row[0]): str(row[1]) for row in self._database.rows("select digest, name from packages")}
+
+    def last_metrics(self, session_id: str) -> list[MetricRow]:
+        """The aggregates of the newest round that has any, for each phase."""
+        rows = self._database.rows(
+            f"{METRIC_ROWS.select} join (select phase as last_phase, max(round_number) as last_round from metric_rows"
+            " where session_id = :id group by phase) as newest"
+            " on newest.last_phase = metric_rows.phase and newest.last_round = metric_rows.round_number"
+            " where metric_rows.session_id = :id order by phase, metric",
+            {"id": session_id},
+        )
+        return [METRIC_ROWS.decode(row) for row in rows]
+
+    # Rounds
+
+    def rounds(self, session_id: str, *, after: int = -1, before: int | None = None) -> Read:
+        """The rounds of a session in order, with numbers above ``after`` and below ``before``."""
+        return self._lines(
+            "select round_number, status,"
+            f" {_length('cohort')}, {_length('counted')},"
+            " target, started_at, finished_at, wall_s, num_ok, num_failed, num_examples, model_id, error,"
+            " phases, strategy_metrics, averages from rounds"
+            " where session_id = :id and round_number > :after and (:below = 0 or round_number < :before)"
+            " order by round_number",
+            {"id": session_id, "after": after, "below": int(before is not None), "before": before or 0},
+            RoundFacts,
+            json_columns=(13, 14, 15),
+            where=f"round of {session_id}",
+        )
+
+    def request_sums(self, session_id: str) -> dict[int, RequestSums]:
+        """By round: what its requests sum to."""
+        rows = self._database.rows(
+            f"select round_number, count(*), sum({_length('cohort')}), sum(bytes_down), sum(bytes_up) from requests"
+            " where session_id = :id group by round_number",
+            {"id": session_id},
+        )
+        return {int(row[0]): RequestSums(*map(int, row[1:])) for row in rows}
+
+    def task_counts(self, session_id: str, round_number: int) -> dict[tuple[str, str], int]:
+        """The number of tasks of a round by entry point and status."""
+        rows = self._database.rows(
+            "select entry_point, status, count(*) from tasks where session_id = :id and round_number = :round"
+            " group by entry_point, status",
+            {"id": session_id, "round": round_number},
+        )
+        return {(str(row[0]), str(row[1])): int(row[2]) for row in rows}
+
+    def tasks_of_round(self, session_id: str, round_number: int) -> list[tuple[str, str, str | None]]:
+        """Client, entry point and request of each task of a round that has ended."""
+        rows = self._database.rows(
+            "select client_id, entry_point, request_id from tasks where session_id = :id and round_number = :round",
+            {"id": session_id, "round": round_number},
+        )
+        return [(str(row[0]), str(row[1]), row[2]) for row in rows]
+
+    # Metrics
+
+    def metric_names(self, session_id: str) -> list[tuple[str, str, int, int, int]]:
+        """Phase, metric, number of rounds, first and last round."""
+        rows = self._database.rows(
+            "select phase, metric, count(*), min(round_number), max(round_number) from metric_rows"
+            " where session_id = :id group by phase, metric order by phase, metric",
+            {"id": session_id},
+        )
+        return [(str(row[0]), str(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in rows]
+
+    def metric_series(self, session_id: str, phase: str, metric: str) -> list[MetricRow]:
+        """One metric by round."""
+        where, parameters = where_of({"session_id": session_id, "phase": phase, "metric": metric})
+        rows = self._database.rows(f"{METRIC_ROWS.select}{where} order by round_number", parameters)
+        return [METRIC_ROWS.decode(row) for row in rows]
+
+    def means(self, session_id: str, *, before: int | None) -> list[RoundRow]:
+        """Committed rounds with means but without rows of metrics, of an older fedpkg: those before a round, or all.
+
+        Only their numbers, status and metrics are read.
+        """
+        rows = self._database.rows(
+            "select round_number, metrics, train_metrics, averages from rounds where session_id = :id"
+            f" and status in {_DONE} and (:all = 1 or round_number < :before)"
+            " and (metrics <> '{}' or train_metrics <> '{}') order by round_number",
+            {"id": session_id, "all": int(before is None), "before": before or 0},
+        )
+        return [
+            RoundRow(
+                session_id=session_id,
+                round_number=int(row[0]),
+                cohort=[],
+                target=0,
+                started_at=0.0,
+                metrics=json.loads(row[1]),
+                train_metrics=json.loads(row[2]),
+                averages=json.loads(row[3]),
+            )
+            for row in rows
+        ]
+
+    def validations_of_client(
+        self, session_id: str, client_id: str, phase: str | None, *, limit: int
+    ) -> list[ValidationRow]:
+        """What one client's validations measured, the latest ``limit`` rounds, in order."""
+        where, parameters = where_of({"session_id": session_id, "client_id": client_id, "phase": phase})
+        rows = self._database.rows(
+            f"{VALIDATIONS.select}{where} order by round_number desc, task_id desc limit :limit",
+            {**parameters, "limit": limit},
+        )
+        return [VALIDATIONS.decode(row) for row in reversed(rows)]
+
+    def train_metadata_of_client(
+        self, session_id: str, client_id: str, *, limit: int
+    ) -> list[tuple[int, dict[str, Any]]]:
+        """What one client reported with its replies: round and metadata, the latest ``limit``, in order."""
+        rows = self._database.rows(
+            "select tasks.round_number, updates.metadata from tasks join updates on updates.task_id = tasks.task_id"
+            " where tasks.session_id = :id and tasks.client_id = :client and tasks.status = 'ok'"
+            " order by tasks.round_number desc, tasks.task_id desc limit :limit",
+            {"id": session_id, "client": client_id, "limit": limit},
+        )
+        return [(int(row[0]), json.loads(row[1])) for row in reversed(rows)]
+
+    # Clients and their tasks
+
+    def clients(self, session_id: str) -> Read:
+        """The clients of a session by position, with their histories."""
+        return self._lines(
+            "select clients.client_id, position, data_path, num_examples, last_num_examples, state_version,"
+            " coalesce(times_asked, 0), last_asked, coalesce(times_counted, 0), last_counted,"
+            " coalesce(train_metrics, '{}'), coalesce(validation_metrics, '{}') from clients"
+            " left join client_history as history on history.session_id = clients.session_id"
+            " and history.client_id = clients.client_id"
+            " where clients.session_id = :id order by position, clients.client_id",
+            {"id": session_id},
+            ClientFacts,
+            json_columns=(10, 11),
+            where=f"client of {session_id}",
+        )
+
+    def client_sums(
+        self, session_id: str, *, after_round: int = -1, client_id: str | None = None
+    ) -> dict[str, ClientSums]:
+        """By client: its tasks in the rounds after ``after_round``."""
+        of_client = "" if client_id is None else " and client_id = :client"
+        rows = self._database.rows(
+            "select client_id, count(*), sum(case when status = 'failed' then 1 else 0 end), sum(wall_s),"
+            " sum(bytes_down), sum(bytes_up), max(started_at + wall_s),"
+            " max(case when status = 'failed' then started_at end), max(case when status = 'ok' then started_at end)"
+            f" from tasks where session_id = :id and round_number > :after{of_client} group by client_id",
+            {"id": session_id, "after": after_round, "client": client_id},
+        )
+        return {
+            str(row[0]): ClientSums(
+                int(row[1]),
+                int(row[2]),
+                float(row[3]),
+                int(row[4]),
+                int(row[5]),
+                row[6],
+                row[7] is not None and (row[8] is None or row[7] >= row[8]),
+            )
+            for row in rows
+        }
+
+    def failure_counts(self, session_id: str) -> dict[str, int]:
+        """By client: the number of its failed tasks."""
+        rows = self._database.rows(
+            "select client_id, count(*) from tasks where session_id = :id and status = 'failed' group by client_id",
+            {"id": session_id},
+        )
+        return {str(row[0]): int(row[1]) for row in rows}
+
+    def failure_kinds(self, session_id: str) -> list[tuple[int, str, int]]:
+        """Round, kind and number of the failed tasks."""
+        rows = self._database.rows(
+            "select round_number, coalesce(failure, 'failed'), count(*) from tasks"
+            " where session_id = :id and status = 'failed' group by round_number, coalesce(failure, 'failed')"
+            " order by round_number",
+            {"id": session_id},
+        )
+        return [(int(row[0]), str(row[1]), int(row[2])) for row in rows]
+
+    def failures(
+        self,
+        session_id: str,
+        *,
+        client_id: str | None = None,
+        kind: str | None = None,
+        round_number: int | None = None,
+        limit: int,
+        skip: int = 0,
+    ) -> tuple[int, Read]:
+        """Failed tasks, newest first, and how many there are."""
+        where, parameters = where_of(
+            {
+                "session_id": session_id,
+                "status": "failed",
+                "client_id": client_id,
+                "failure": kind,
+                "round_number": round_number,
+            }
+        )
+        total = int(self._database.rows(f"select count(*) from tasks{where}", parameters)[0][0])
+        order = "order by round_number desc, started_at desc, task_id desc limit :limit offset :skip"
+        return total, self._decoded(TASKS, f"{where} {order}", {**parameters, "limit": limit, "skip": skip})
+
+    def tasks_of_client(self, session_id: str, client_id: str, *, before_round: int | None = None, limit: int) -> Read:
+        """A client's tasks, newest first."""
+        where, parameters = where_of({"session_id": session_id, "client_id": client_id})
+        if before_round is not None:
+            where, parameters = f"{where} and round_number < :before", {**parameters, "before": before_round}
+        order = "order by round_number desc, started_at desc, task_id desc limit :limit"
+        return self._decoded(TASKS, f"{where} {order}", {**parameters, "limit": limit})
+
+    def sessions_of_client(self, client_id: str) -> list[str]:
+        """Ids of the sessions that have a client of this name, newest first."""
+        rows = self._database.rows(
+            "select sessions.session_id from sessions join clients on clients.session_id = sessions.session_id"
+            " where clients.client_id = :client order by sessions.created_at desc, sessions.session_id desc",
+            {"client": client_id},
+        )
+        return [str(row[0]) for row in rows]
+
+    # Lists that may be long
+
+    def each_validation(
+        self,
+        session_id: str,
+        *,
+        round_number: int | None = None,
+        client_id: str | None = None,
+        phase: str | None = None,
+        after: TaskKey | None = None,
+    ) -> Iterator[ValidationRow | str]:
+        """Validations by round and task, or the problem of a damaged row; few are in memory at once."""
+        filters = {"session_id": session_id, "round_number": round_number, "client_id": client_id, "phase": phase}
+        yield from self._each(VALIDATIONS, filters, after, "coalesce(length(metrics), 0)")
+
+    def each_task(
+        self,
+        session_id: str,
+        *,
+        round_number: int | None = None,
+        client_id: str | None = None,
+        entry_point: str | None = None,
+        status: str | None = None,
+        after: TaskKey | None = None,
+    ) -> Iterator[TaskRow | str]:
+        """Tasks by round and id; as `each_validation`."""
+        filters = {"session_id": session_id, "round_number": round_number, "client_id": client_id}
+        filters |= {"entry_point": entry_point, "status": status}
+        yield from self._each(TASKS, filters, after, "coalesce(length(log_tail), 0) + coalesce(length(message), 0)")
+
+    def count(self, table: str, session_id: str, **filters: Any) -> int:
+        """The number of validations or tasks that match the filters."""
+        where, parameters = where_of({"session_id": session_id, **filters})
+        return int(self._database.rows(f"select count(*) from {table}{where}", parameters)[0][0])
+
+    def _each(
+        self, table: Table[Row], filters: dict[str, Any], after: TaskKey | None, size: str
+    ) -> Iterator[Row | str]:
+        where, parameters = where_of(filters)
+        at = after or TaskKey(-1, "")
+        while True:
+            keys = self._database.rows(
+                f"select round_number, task_id, {size} from {table.name}{where}"
+                " and (round_number > :at_round or (round_number = :at_round and task_id > :at_task))"
+                " order by round_number, task_id limit :limit",
+                {**parameters, "at_round": at.round_number, "at_task": at.task_id, "limit": BATCH_ROWS},
+            )
+            for batch in _by_size(keys):
+                of_batch, named = where_of({"task_id": [str(key[1]) for key in batch]})
+                read = self._decoded(table, f"{of_batch} order by round_number, task_id", named)
+                yield from read.rows
+                yield from read.problems
+            if len(keys) < BATCH_ROWS:
+                return
+            at = TaskKey(int(keys[-1][0]), str(keys[-1][1]))
+
+    # Changes
+
+    def session_token(self, session_id: str) -> tuple[Any, ...]:
+        """Numbers that change when rows of a session change: a few seeks, however large it is."""
+        rows = self._database.rows(
+            "select updated_at, status, stop_requested,"
+            " (select max(round_number) from rounds where rounds.session_id = sessions.session_id)"
+            " from sessions where session_id = :id",
+            {"id": session_id},
+        )
+        if not rows:
+            return ()
+        updated_at, status, stop_requested, last = rows[0]
+        where, parameters = where_of({"session_id": session_id, "round_number": last or 0})
+        tasks = self._database.rows(f"select count(*) from tasks{where}", parameters)[0][0]
+        of_round = self._database.rows(f"select status from rounds{where}", parameters)
+        return updated_at, status, bool(stop_requested), last, of_round[0][0] if of_round else None, tasks
+
+    def home_token(self) -> tuple[Any, ...]:
+        """Numbers that change when a session or a sweep begins or ends, or commits a round."""
+        sessions = self._database.rows("select count(*), max(updated_at) from sessions")[0]
+        sweeps = self._database.rows("select count(*), max(updated_at) from sweeps")[0]
+        return (*sessions, *sweeps)
+
+    # Reading
+
+    def _decoded(self, table: Table[Row], rest: str, parameters: dict[str, Any] | None = None) -> Read:
+        read = Read([])
+        for row in self._database.rows(f"{table.select} {rest}", parameters or {}):
+            try:
+                read.rows.append(table.decode(row))
+            except StoreError as error:
+                read.problems.append(error.message)
+        return read
+
+    def _lines(
+        self, sql: str, parameters: dict[str, Any], kind: Any, *, json_columns: Sequence[int], where: str
+    ) -> Read:
+        read = Read([])
+        for row in self._database.rows(sql, parameters):
+            values = list(row)
+            try:
+                for column in json_columns:
+                    values[column] = json.loads(values[column])
+                    if not isinstance(values[column], dict):
+                        raise TypeError(f"it is {values[column]!r:.100}")
+                read.rows.append(kind(*values))
+            except (ValueError, TypeError, RecursionError) as error:
+                read.problems.append(f"the database is damaged: {where}, {row[0]!r:.100}, cannot be read: {error}")
+        return read
+
+
+def _by_size(keys: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:
+    """Batches of at most `BATCH_BYTES` of JSON, and 200 rows (databases bound the parameters of a statement)."""
+    start, size = 0, 0
+    for number, key in enumerate(keys):
+        if number > start and (size + int(key[2]) > BATCH_BYTES or number - start >= 200):
+            yield keys[start:number]
+            start, size = number, 0
+        size += int(key[2])
+    if keys:
+        yield keys[start:]
