@@ -20,5 +20,5 @@
 | `changes` | `database_version`, `change_token` |
 
 Each function raises `fedpkg.errors.NotFound` for what does not exist, and `fedpkg.errors.ConfigError` for a parameter
-that is out of its range. Texts in answers are those of clients and packages: whoever shows them escapes them.
+that is out of its range. Texts in answers are those of clients and packages: pages must escape them.
 """
