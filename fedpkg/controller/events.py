@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 import msgspec
 
-from fedpkg.stores.base import MetricRow, ModelRow, RequestRow, RoundRow, SessionRow
+from fedpkg.stores.base import CombinerRow, MetricRow, ModelRow, RequestRow, RoundRow, SessionRow
 from fedpkg.waist.answer import Answer
 from fedpkg.waist.order import Order
 
@@ -105,12 +105,23 @@ class TaskEnded(Event, frozen=True, kw_only=True):
     answer: Answer
 
 
+class CombinerReported(Event, frozen=True, kw_only=True):
+    """A combiner of a tree has passed its model upward, or has failed. ``combiner`` is what it did in the round so far.
+    It is not on record before the round is; a resumed round reports again.
+    """
+
+    combiner: CombinerRow
+
+
 class RoundFinished(Event, frozen=True, kw_only=True):
-    """A round is finished; ``metrics`` are the aggregates of the clients' metrics, by phase and metric."""
+    """A round is finished; ``metrics`` are the aggregates of the clients' metrics, by phase and metric; ``combiners``:
+    what those of a tree did.
+    """
 
     round: RoundRow
     model: ModelRow | None
     metrics: list[MetricRow] = []
+    combiners: list[CombinerRow] = []
 
 
 class SessionEnded(Event, frozen=True, kw_only=True):

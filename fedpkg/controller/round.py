@@ -14,7 +14,7 @@ from fedpkg.controller.asked import desk_of
 from fedpkg.controller.asking import Asking
 from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
 from fedpkg.controller.context import SessionContext
-from fedpkg.controller.events import RoundFinished
+from fedpkg.controller.events import CombinerReported, RoundFinished
 from fedpkg.controller.lanes import Lanes
 from fedpkg.controller.ledger import Ledger
 from fedpkg.controller.measuring import VALIDATE, AroundTraining, aggregates, weighted
@@ -33,7 +33,7 @@ from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
 from fedpkg.stores.base import OUTSTANDING, CombinerRow, MetricRow, ModelRow, RoundRow, ValidationRow, WeightSource
 from fedpkg.stores.prune import remove_weights
-from fedpkg.strategies.base import Arrived, Client, Request, State, StepContext, StepResult, take_step
+from fedpkg.strategies.base import Arrived, Client, CombinerResult, Request, State, StepContext, StepResult, take_step
 from fedpkg.strategies.updates.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json
@@ -227,7 +227,30 @@ class _Training:
         required = ctx.config.round.required
         time_s = 0.0 if ctx.virtual_clock is None else asking.choosing.time_s
         choose = asking.choosing.among
-        return StepContext(self.round_number, rng, clients, asking.sample, sampling, clock, required, time_s, choose)
+        return StepContext(
+            self.round_number, rng, clients, asking.sample, sampling, clock, required, time_s, choose, self._reported
+        )
+
+    def _reported(self, result: CombinerResult) -> None:
+        self.ctx.watch(CombinerReported(combiner=self._combiner_row(result)))
+
+    def _combiner_row(self, one: CombinerResult) -> CombinerRow:
+        is_below = one.path != ""
+        return CombinerRow(
+            session_id=self.row.session_id,
+            round_number=self.round_number,
+            path=one.path,
+            status="failed" if one.num_failed else "ok",
+            reason=one.reason or None,
+            rounds=one.rounds,
+            num_asked=one.num_asked,
+            num_ok=one.num_ok,
+            num_examples=one.num_examples,
+            bytes_down=is_below * one.num_reports * one.num_bytes,
+            bytes_up=is_below * (one.num_reports - one.num_failed) * one.num_bytes,
+            virtual_s=one.virtual_s if self.ctx.virtual_clock is not None else None,
+            metrics=dict(one.metrics),
+        )
 
     def _totals(self) -> RoundRow:
         """The round's row, with the totals of its requests."""
@@ -274,24 +297,7 @@ class _Training:
             metrics={client_id: numbers_of(metadata) for client_id, metadata in measured.items()},
             validations=validations if around is None else [*validations, *around.rows],
             metric_rows=[*of_training, *of_validations, *(() if around is None else around.metric_rows)],
-            combiners=[
-                CombinerRow(
-                    session_id=row.session_id,
-                    round_number=row.round_number,
-                    path=one.path,
-                    status="failed" if one.reason else "ok",
-                    reason=one.reason or None,
-                    rounds=one.rounds,
-                    num_asked=one.num_asked,
-                    num_ok=one.num_ok,
-                    num_examples=one.num_examples,
-                    bytes_down=one.num_bytes if one.path else 0,
-                    bytes_up=one.num_bytes if one.path and not one.reason else 0,
-                    virtual_s=one.virtual_s if ctx.virtual_clock is not None else None,
-                    metrics=dict(one.metrics),
-                )
-                for one in result.combiners
-            ],
+            combiners=[self._combiner_row(one) for one in result.combiners],
         )
         self._forget_states(states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
@@ -464,7 +470,8 @@ def _tell_finished(ctx: SessionContext, row: RoundRow, model: ModelRow | None) -
         **_not_finite(row.averages),
     )
     aggregates = ctx.store.list_metric_rows(row.session_id, round_number=row.round_number)
-    ctx.watch(RoundFinished(round=row, model=model, metrics=aggregates))
+    combiners = ctx.store.list_combiners(row.session_id, round_number=row.round_number) if ctx.config.topology else []
+    ctx.watch(RoundFinished(round=row, model=model, metrics=aggregates, combiners=combiners))
 
 
 def _not_finite(averages: Mapping[str, Mapping[str, Any]]) -> dict[str, str]:

@@ -45,6 +45,7 @@ def tracked(
 class _Tracking:
     def __init__(self, session: SessionRow, config: RunConfig, home: Home, store: StateStore) -> None:
         self._store = store
+        self._has_tree = config.topology is not None
         self._session_id = session.session_id
         self._models = ModelStore(home.models)
         self._run = TrackedRun(
@@ -85,7 +86,8 @@ class _Tracking:
         models = {model.round_number: model for model in store.list_models(self._session_id)}
         for row in store.list_rounds(self._session_id, status="finished"):
             number = row.round_number
-            yield TrackedRound(row, found.get(number, ()), _file_of(self._models, models.get(number)))
+            combiners = store.list_combiners(row.session_id, round_number=number) if self._has_tree else ()
+            yield TrackedRound(row, found.get(number, ()), _file_of(self._models, models.get(number)), combiners)
 
     def _sweep(self) -> tuple[str, Mapping[str, Any]] | None:
         point = self._store.sweeps.point_of(self._session_id)
@@ -109,7 +111,7 @@ class _Feed:
             self._follower.begin(self._run, self.past)
         elif isinstance(event, RoundFinished):
             model = _file_of(self._models, event.model)
-            self._follower.round(TrackedRound(event.round, event.metrics, model))
+            self._follower.round(TrackedRound(event.round, event.metrics, model, event.combiners))
         elif isinstance(event, SessionEnded):
             self._follower.end(event.session.status)
 

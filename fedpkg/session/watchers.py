@@ -9,7 +9,16 @@ from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
-from fedpkg.controller.events import Event, RequestAsked, SessionEnded, TaskEnded, TaskStarted, Warming, Watcher
+from fedpkg.controller.events import (
+    CombinerReported,
+    Event,
+    RequestAsked,
+    SessionEnded,
+    TaskEnded,
+    TaskStarted,
+    Warming,
+    Watcher,
+)
 from fedpkg.session.control import Control, beside
 
 logger = logging.getLogger("fedpkg.session")
@@ -17,7 +26,7 @@ logger = logging.getLogger("fedpkg.session")
 MAX_WAITING = 4096  # events per watcher
 PATIENCE_S = 10.0
 LOOK_S = 0.1
-_OF_TASKS = (RequestAsked, TaskStarted, TaskEnded)
+_OF_TASKS = (RequestAsked, TaskStarted, TaskEnded, CombinerReported)
 
 
 class Watchers:
@@ -65,8 +74,8 @@ class Line:
     """The queue of events for one watcher, and the thread that delivers them in order.
 
     Only the watcher's first exception is logged; later events are still delivered. When ``max_waiting`` events wait,
-    those about tasks and requests are dropped; if the others fill more than half of the queue, the oldest of them are
-    dropped too. The first drop is logged.
+    those about tasks, requests and combiners are dropped; if the others fill more than half of the queue, the oldest of
+    them are dropped too. The first drop is logged.
     """
 
     def __init__(self, watcher: Watcher, *, max_waiting: int = MAX_WAITING) -> None:

@@ -251,22 +251,23 @@ class MetricRow:
 class CombinerRow:
     """What a combiner of a tree did in a round of its session.
 
-    ``bytes_down`` and ``bytes_up`` are the models between it and the combiner above; those of its clients are in the
-    rows of its requests, whose ``client_group`` is its path.
+    A combiner below one that runs several rounds is asked in each of them. ``bytes_down`` and ``bytes_up`` are the
+    models between it and the combiner above; those of its clients are in the rows of its requests, whose
+    ``client_group`` is its path.
     """
 
     session_id: str
     round_number: int
     path: str  # names from the root's child to itself, with "/" between them; of the root: empty
     status: CombinerStatus
-    reason: str | None = None  # why it has failed
-    rounds: int = 1  # of its own, until it passed its model upward
+    reason: str | None = None  # why it has failed; if it was asked several times, the last time that it has
+    rounds: int = 1  # of its own
     num_asked: int = 0  # children, clients or combiners, in the last of them
     num_ok: int = 0
     num_examples: float = 0.0  # of the distinct clients below it that have contributed
     bytes_down: int = 0
     bytes_up: int = 0
-    virtual_s: float | None = None  # until it passed its model upward, by the virtual clock
+    virtual_s: float | None = None  # of its rounds, by the virtual clock
     metrics: dict[str, Any] = field(default_factory=dict)  # means of what clients below it report of their training
 
 

@@ -208,7 +208,8 @@ class StepContext:
     ``clients`` are those that may train, without those held out. ``required`` is ``round.required``, the default of
     each request; for several requests to one cohort see `fedpkg.strategies.requests.enough`. ``time_s``: the virtual
     time at the start of the round. ``choose(sampler, clients, purpose)``: those of the clients that a sampler chooses,
-    by draws that the purpose keys; None: the session's sampler.
+    by draws that the purpose keys; None: the session's sampler. ``report`` gets what a combiner of a tree did, each
+    time that it has passed its model upward or has failed.
     """
 
     round_number: int
@@ -222,6 +223,7 @@ class StepContext:
     choose: Callable[[Any, tuple[str, ...], str], Chosen] = lambda sampler, clients, purpose: Chosen(
         clients, len(clients)
     )
+    report: Callable[[CombinerResult], None] = lambda result: None
 
     def group(self, name: str) -> tuple[str, ...]:
         return tuple(client.client_id for client in self.clients if name in client.groups)
@@ -239,14 +241,17 @@ class Chosen:
 class CombinerResult:
     """What a combiner of a tree did in a round of the session.
 
-    ``path`` of the root is empty. With a ``reason`` it has failed. ``rounds`` are those that it has begun;
-    ``num_asked`` and ``num_ok`` count its children in the last of them; ``num_bytes`` is the size of the model that it
-    got. ``virtual_s``: until it passed its model upward, by the virtual clock. ``metrics`` are means of the numbers
-    that clients send with their updates.
+    ``path`` of the root is empty. ``num_reports``: how often it was asked for a model, which is once for each round of
+    the combiner above; ``num_failed``: how often it had none; ``reason``: why, the last time. ``rounds`` are those that
+    it has begun, and ``virtual_s`` is the time that they took by the virtual clock; ``num_asked`` and ``num_ok`` count
+    its children in the last of them; ``num_bytes`` is the size of the model. ``metrics`` are means of the numbers that
+    clients send with their updates.
     """
 
     path: str
     reason: str = ""
+    num_reports: int = 1
+    num_failed: int = 0
     rounds: int = 1
     num_asked: int = 0
     num_ok: int = 0

@@ -452,17 +452,22 @@ class _Open:
         self._let_go()
 
     def _record(self, *, reason: str = "") -> None:
-        self.work.results[self.combiner.path] = CombinerResult(
-            path=self.combiner.path,
-            reason=reason,
-            rounds=self._round,
+        path, results = self.combiner.path, self.work.results
+        before = results.get(path, CombinerResult(path, num_reports=0, rounds=0))
+        results[path] = CombinerResult(
+            path=path,
+            reason=reason or before.reason,
+            num_reports=before.num_reports + 1,
+            num_failed=before.num_failed + bool(reason),
+            rounds=before.rounds + self._round,
             num_asked=sum(len(one.asked) for one in self._asked),
             num_ok=sum(one.count for one in self._asked),
             num_examples=sum(self.examples.values()),
             num_bytes=self._model.num_bytes,
-            virtual_s=self._virtual_s,
+            virtual_s=before.virtual_s + self._virtual_s,
             metrics=dict(self._numbers),
         )
+        self.work.ctx.report(results[path])
 
 
 class _Merged:

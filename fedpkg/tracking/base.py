@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal, Protocol, TypeAlias
 
 from msgspec import Meta
 
-from fedpkg.stores.base import MetricRow, RoundRow
+from fedpkg.stores.base import CombinerRow, MetricRow, RoundRow
 
 Aggregate: TypeAlias = Literal["mean", "std", "min", "max", "median", "worst_tenth", "best_tenth"]
 Aggregates: TypeAlias = Annotated[
@@ -45,11 +45,13 @@ class TrackedRun:
 
 @dataclass(frozen=True)
 class TrackedRound:
-    """A finished round: its row, the aggregates of its metrics, and its model's file (which may be pruned any time)."""
+    """A finished round: its row, the aggregates of its metrics, its model's file (which may be pruned any time), and
+    what the combiners of a tree did."""
 
     row: RoundRow
     metrics: Sequence[MetricRow]
     model: Path | None = None
+    combiners: Sequence[CombinerRow] = ()
 
     @property
     def number(self) -> int:
@@ -57,7 +59,8 @@ class TrackedRound:
 
     def rows(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """Phase, metric and aggregates, in a fixed order. The phase ``round`` has the facts of the round, ``strategy``
-        the numbers that the strategy reports."""
+        the numbers that the strategy reports, ``combiner`` those of combiners below the root, by path, of at most
+        `MOST_COMBINERS` that are nearest to it."""
         row = self.row
         facts = {"seconds": row.wall_s, "ok": row.num_ok, "failed": row.num_failed, "examples": row.num_examples}
         for name, value in facts.items():
@@ -67,6 +70,12 @@ class TrackedRound:
                 yield "strategy", name, {"weighted_mean": value}
         for one in self.metrics:
             yield one.phase, one.metric, {name: getattr(one, name) for name in AGGREGATES}
+        below = sorted((one for one in self.combiners if one.path), key=lambda one: one.path.count("/"))
+        for combiner in below[:MOST_COMBINERS]:
+            has_failed = combiner.status == "failed"
+            numbers = {"examples": combiner.num_examples, "ok": combiner.num_ok, "has_failed": float(has_failed)}
+            for name, value in {**combiner.metrics, **numbers}.items():
+                yield "combiner", f"{combiner.path}/{name}", {"weighted_mean": value}
 
     def scalars(self, aggregates: Sequence[Aggregate] = ()) -> dict[str, float]:
         """Finite numbers by tag: ``validate/accuracy`` is the weighted mean, ``validate/accuracy/std`` an aggregate."""
@@ -80,6 +89,7 @@ class TrackedRound:
         return {tag: float(value) for tag, value in found.items() if value is not None and math.isfinite(value)}
 
 
+MOST_COMBINERS = 50
 AGGREGATES = ("num_clients", "weighted_mean", "mean", "std", "min", "max", "deciles", "worst_tenth", "best_tenth")
 
 

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+import functools
+import random
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from driven import killed, outcome_of, wait_until_gone, write_config
+from driven import drive, killed, outcome_of, wait_until_gone, write_config
 from federation import DRIFTING, Federation
 
 from fedpkg.config import RunConfig
+from fedpkg.controller.events import CombinerReported, RoundFinished
 from fedpkg.errors import AggregationError, ConfigError, DataError
 from fedpkg.stores.base import CombinerRow, SessionRow
 from fedpkg.stores.home import Home
@@ -67,20 +74,32 @@ def test_what_each_combiner_did_is_on_record(federation: Federation) -> None:
     assert {path: (row.rounds, row.num_ok) for path, row in rows.items()} == {
         "": (1, 2),
         "north": (2, 2),
-        "north/kiruna": (2, 2),
-        "north/lulea": (1, 2),
-        "north/lulea/harbour": (1, 1),
+        "north/kiruna": (4, 2),  # two rounds in each of north's
+        "north/lulea": (2, 2),
+        "north/lulea/harbour": (2, 1),
         "south": (1, 2),
     }
     assert rows[""].num_examples == sum(rows[path].num_examples for path in ("north", "south"))
     assert rows["north"].num_examples == rows["north/kiruna"].num_examples + rows["north/lulea"].num_examples
     assert rows["south"].bytes_up == rows["south"].bytes_down > 0
+    assert rows["north/kiruna"].bytes_up == 2 * rows["north"].bytes_up == 2 * rows["south"].bytes_up
     assert rows["north"].virtual_s is not None and rows["south"].virtual_s is not None
     assert rows["north"].virtual_s > rows["south"].virtual_s
     requests = federation.store.list_requests(session.session_id)
     of_kiruna = [row for row in requests if row.client_group == "north/kiruna" and row.round_number == 1]
     assert [row.cohort for row in of_kiruna] == [["client-0", "client-1"]] * 4  # two rounds of north, two of its own
     assert len({task.task_id for task in federation.store.list_tasks(session.session_id, client_id="client-0")}) == 8
+
+
+def test_events_say_which_combiner(federation: Federation) -> None:
+    federation.run(config_of(federation, TREE, rounds=1, arguments={"train": {"fails": "client-4@1,client-5@1"}}))
+    reported = [event.combiner for event in federation.events if isinstance(event, CombinerReported)]
+    assert [one.path for one in reported if one.path.startswith("north/k")] == ["north/kiruna"] * 2
+    (south,) = [one for one in reported if one.path == "south"]
+    assert (south.status, south.reason) == ("failed", "0 usable updates of 2, 1 are required")
+    (finished,) = [event for event in federation.events if isinstance(event, RoundFinished)]
+    assert {one.path: one for one in finished.combiners} == {one.path: one for one in reported}
+    assert finished.combiners == federation.store.list_combiners(finished.round.session_id)
 
 
 def test_a_subtree_of_crashing_clients_costs_no_more_than_its_updates(federation: Federation) -> None:
@@ -164,28 +183,133 @@ def test_a_strategy_that_needs_its_clients_is_refused_above_combiners(federation
         federation.run(config)
 
 
-def outcome_with_combiners(federation: Federation, session_id: str) -> list[object]:
-    rows = [
-        (row.path, row.status, row.num_ok, row.num_examples, row.metrics)
-        for row in federation.store.list_combiners(session_id)
-    ]
-    return [*outcome_of(federation, session_id), rows]
+SAMPLED: dict[str, Any] = {
+    "rounds": 2,
+    "clients": ["client-6", "client-7"],
+    "children": [
+        {
+            "name": "north",
+            "rounds": 2,
+            "strategy": {"name": "fedadam", "learning_rate": 0.3},
+            "sampler": {"count": 3, "over_selection": 0.4},
+            "children": [
+                {"name": "kiruna", "clients": ["client-[0-1]"], "rounds": 2, "strategy": "fedavgm"},
+                {
+                    "name": "lulea",
+                    "clients": ["client-2"],
+                    "strategy": {"name": "fedyogi", "transforms": [{"name": "quantise", "bits": 8}]},
+                    "children": [{"name": "harbour", "clients": ["client-[3-4]"], "strategy": "scaffold"}],
+                },
+            ],
+        },
+        {"name": "south", "clients": ["client-5", "client-8"], "rounds": 2, "strategy": "fedexp"},
+    ],
+}
+FAILS = {"arguments": {"train": {"fails": "client-1@2,client-4@1"}}}
+KILLED: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "stateful": (TREE, FAILS),
+    "sampled": (
+        SAMPLED,
+        {
+            "clients": 9,
+            "strategy": {"name": "fedavgm"},
+            "sampler": {"fraction_train": 0.7, "over_selection": 0.5, "held_out": ["client-8"]},
+            "clock": {"seconds": {"client-[24]": 5.0}, "links": {"north/*": 1e3, "*": 1e4}},
+            "validation": {"every": 1},
+            **FAILS,
+        },
+    ),
+}
 
 
-@pytest.mark.timeout(600)
+def outcome_with_combiners(federation: Federation) -> list[object]:
+    (session,) = federation.store.list_sessions()
+    rows = [{**asdict(row), "session_id": ""} for row in federation.store.list_combiners(session.session_id)]
+    return [*outcome_of(federation, session.session_id), rows]
+
+
+@pytest.fixture(scope="module")
+def quiet(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], tuple[list[object], int]]:
+    """What undisturbed sessions of these trees have given, and the number of their events."""
+
+    @functools.cache
+    def undisturbed(name: str) -> tuple[list[object], int]:
+        federation = Federation(Home.open(tmp_path_factory.mktemp(f"quiet {name}") / ".fedpkg"))
+        tree, more = KILLED[name]
+        federation.run(config_of(federation, tree, **more))
+        return outcome_with_combiners(federation), len(federation.events)
+
+    return undisturbed
+
+
+def run_killed(federation: Federation, name: str, words: Sequence[str], **changes: Any) -> None:
+    """Run a session that kills itself, and resume it."""
+    tree, more = KILLED[name]
+    config = write_config(federation, config_of(federation, tree, **more, **changes))
+    killed(federation, "--run", config, *words)
+    wait_until_gone(federation)
+    session = federation.store.list_sessions()[-1]
+    assert federation.resume(session.session_id).status == "finished"
+
+
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", KILLED)
 @pytest.mark.parametrize(
-    "every", [pytest.param(17, marks=pytest.mark.slow), pytest.param(2, marks=pytest.mark.soak)], ids=str
+    "every", [pytest.param(23, marks=pytest.mark.slow), pytest.param(1, marks=pytest.mark.soak)], ids=str
 )
-def test_a_tree_of_strategies_with_state_resumes_to_the_same_bits(
-    federation: Federation, tmp_path_factory: pytest.TempPathFactory, every: int
+@pytest.mark.every_push("23-stateful|1-")
+def test_a_tree_that_is_killed_at_an_event_resumes_to_the_same_bits(
+    tmp_path: Path, quiet: Callable[[str], tuple[list[object], int]], name: str, every: int
 ) -> None:
-    more = {"arguments": {"train": {"fails": "client-1@2,client-4@1"}}, "rounds": 2}
-    quiet = Federation(Home.open(tmp_path_factory.mktemp("quiet") / ".fedpkg"))
-    expected = outcome_with_combiners(quiet, quiet.run(config_of(quiet, TREE, **more)).session_id)
-    config = write_config(federation, config_of(federation, TREE, **more))
-    for kill_at in range(1, len(quiet.events), every):
-        killed(federation, "--run", config, "--kill-at", str(kill_at))
-        wait_until_gone(federation)
-        session = federation.store.list_sessions()[-1]
-        assert federation.resume(session.session_id).status == "finished"
-        assert outcome_with_combiners(federation, session.session_id) == expected, f"killed at event {kill_at}"
+    expected, number = quiet(name)
+    for kill_at in range(1, number, every):
+        federation = Federation(Home.open(tmp_path / str(kill_at) / ".fedpkg"))
+        run_killed(federation, name, ["--kill-at", str(kill_at)])
+        assert outcome_with_combiners(federation) == expected, f"killed at event {kill_at}"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", KILLED)
+@pytest.mark.parametrize("step", ["begin_round", "record_request", "commit_round", "finish_round"])
+def test_a_tree_that_is_killed_at_a_commit_resumes_to_the_same_bits(
+    tmp_path: Path, quiet: Callable[[str], tuple[list[object], int]], name: str, step: str
+) -> None:
+    expected, _ = quiet(name)
+    for moment in ("before", "after"):
+        for number in (1, 2, 5, 9) if step == "record_request" else (1, 2):
+            federation = Federation(Home.open(tmp_path / f"{moment} {number}" / ".fedpkg"))
+            run_killed(federation, name, ["--kill-at-step", f"{moment}:{step}:{number}"])
+            assert outcome_with_combiners(federation) == expected, f"killed {moment} {step} {number}"
+
+
+@pytest.mark.soak
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("name", KILLED)
+@pytest.mark.parametrize(
+    ("executor", "workers"), [("process", 1), ("forkserver", 2), ("forkserver", 4), ("resident", 4)]
+)
+def test_a_tree_that_is_killed_at_random_instants_resumes_to_the_same_bits(
+    tmp_path: Path, quiet: Callable[[str], tuple[list[object], int]], name: str, executor: str, workers: int
+) -> None:
+    expected, number = quiet(name)
+    rng = random.Random(f"{name} {executor} {workers}")
+    tree, more = KILLED[name]
+    for attempt in range(6):
+        federation = Federation(Home.open(tmp_path / str(attempt) / ".fedpkg"))
+        changes = {"executor": {"name": executor, "workers": workers}}
+        config = config_of(federation, tree, **more, **changes)
+        words = ["--run", write_config(federation, config)]
+        kills = [
+            f"{rng.randint(1, number // 2)}:{rng.uniform(0, 0.1):.3f}",
+            f"{rng.randint(0, 9)}:{rng.uniform(0, 0.5):.3f}",
+        ]
+        for kill in kills:
+            process = drive(federation, *words, "--kill-after", kill)
+            process.communicate(timeout=200)
+            assert process.returncode in (-signal.SIGKILL, 0), kills
+            wait_until_gone(federation)
+            words = ["--resume", federation.store.list_sessions()[-1].session_id]
+        assert federation.resume(words[1]).status == "finished"
+        assert outcome_with_combiners(federation) == expected, f"kills {kills}"
+        assert not [finding for finding in federation.findings() if finding.damaged], kills

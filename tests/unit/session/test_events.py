@@ -11,7 +11,7 @@ import pytest
 
 from fedpkg.controller import events
 from fedpkg.library import run
-from fedpkg.stores.base import ModelRow, RequestRow, RoundRow, SessionRow
+from fedpkg.stores.base import CombinerRow, ModelRow, RequestRow, RoundRow, SessionRow
 from fedpkg.stores.home import Home
 from fedpkg.waist.answer import Answer, Failure
 from fedpkg.waist.order import Order
@@ -49,6 +49,9 @@ REQUEST = RequestRow(
     started_at=1.0,
 )
 ROUND = RoundRow(session_id="s", round_number=1, cohort=["c"], target=1, started_at=1.0, metrics={"loss": math.nan})
+COMBINER = CombinerRow(
+    session_id="s", round_number=1, path="north/kiruna", status="failed", reason="1 usable updates of 2, 2 are required"
+)
 MODEL = ModelRow(digest="d", session_id="s", round_number=1, suffix=".npz", keys="names", size_bytes=3, created_at=1.0)
 FAILED = Answer(task_id="s/1/c/train", status="failed", failure=Failure("exit_code", "exited with 3"), exit_code=3)
 GOLDEN = {
@@ -62,10 +65,11 @@ GOLDEN = {
     "request_asked": events.RequestAsked(request=REQUEST),
     "task_started": events.TaskStarted(order=ORDER),
     "task_ended": events.TaskEnded(order=ORDER, answer=FAILED),
+    "combiner_reported": events.CombinerReported(combiner=COMBINER),
     "round_finished": events.RoundFinished(round=ROUND, model=MODEL),
     "session_ended": events.SessionEnded(session=SESSION),
 }
-NOT_ALWAYS = {"warming", "waiting", "estimated", "rounds_announced"}
+NOT_ALWAYS = {"combiner_reported", "warming", "waiting", "estimated", "rounds_announced"}
 FILE = Path(__file__).parent / "events.jsonl"  # made by: python tests/unit/session/test_events.py
 
 

@@ -25,9 +25,10 @@ from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.errors import ConfigError, Interrupted
 from fedpkg.session import resuming, tracking
 from fedpkg.session.configuration import resolved
-from fedpkg.stores.base import SessionRow, SweepPointRow, SweepRow
+from fedpkg.stores.base import CombinerRow, RoundRow, SessionRow, SweepPointRow, SweepRow
 from fedpkg.stores.opening import open_store
 from fedpkg.tracking import registry
+from fedpkg.tracking.base import MOST_COMBINERS, TrackedRound
 
 OWN = Path(__file__).with_name("own_tracker.py")
 ROUNDS: dict[str, Any] = {"clients": 3, "rounds": 3, "validation": {"every": 1}}
@@ -65,6 +66,31 @@ def test_every_session_writes_a_line_of_json_for_each_round(federation: Federati
     assert lines[1]["metrics"]["validate"]["mean"]["deciles"] == row.deciles
     assert lines[1]["num_ok"] == 3 and lines[1]["seconds"] > 0
     assert not [one for one in federation.findings() if "metrics" in str(one.place) or "tracking" in str(one.place)]
+
+
+def test_trackers_get_what_combiners_did(federation: Federation, at_once: AtOnce) -> None:
+    tree = {"children": [{"name": "a", "children": [{"name": "b", "clients": ["client-[01]"]}]}], "others": "root"}
+    session = federation.run(**{**ROUNDS, "tracking": ["csv"], "topology": tree})
+    found = lines_of(federation, session)[1]["metrics"]["combiner"]
+    assert {name: found[name]["weighted_mean"] for name in ("a/ok", "a/b/ok", "a/b/has_failed")} == {
+        "a/ok": 1,
+        "a/b/ok": 2,
+        "a/b/has_failed": 0,
+    }
+    (folder_of(federation, session) / "tracking" / "csv.json").unlink()
+    (folder_of(federation, session) / "metrics.csv").unlink()
+    federation.resume(session.session_id, rounds=4)
+    assert (folder_of(federation, session) / "metrics.csv").read_text().count(",combiner,a/b/ok,") == 4
+
+
+def test_trackers_get_the_combiners_that_are_nearest_to_the_root() -> None:
+    row = RoundRow(session_id="s", round_number=1, cohort=[], target=0, started_at=1.0)
+    paths = [f"{name}/{k}" for name in "ab" for k in range(MOST_COMBINERS)] + ["a", "b", ""]
+    combiners = [CombinerRow(session_id="s", round_number=1, path=path, status="ok") for path in paths]
+    told = [
+        name.rpartition("/")[0] for _, name, _ in TrackedRound(row, [], combiners=combiners).rows() if "/ok" in name
+    ]
+    assert told == ["a", "b", *(f"a/{k}" for k in range(MOST_COMBINERS - 2))]
 
 
 def test_trackers_get_the_choices_of_a_sweep_without_secrets(
