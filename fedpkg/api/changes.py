@@ -1,6 +1,6 @@
 """Whether the rows of a home have changed: a cheap signal for live pages.
 
-`has_changed` costs microseconds; only if it says so are the tokens of `change_token` worth reading.
+`database_version` costs microseconds; only if it says so are the tokens of `change_token` worth reading.
 """
 
 from __future__ import annotations
@@ -8,7 +8,9 @@ from __future__ import annotations
 import hashlib
 import json
 
+from fedpkg.api.asking import Ref, question
 from fedpkg.api.opening import Opened, Struct
+from fedpkg.session.record import status_of
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -23,7 +25,8 @@ def database_version(at: Opened) -> int:
     return at.store.version()
 
 
-def change_token(at: Opened, ref: str | None = None) -> Change:
+@question
+def change_token(at: Opened, ref: Ref | None = None) -> Change:
     """The token of a session: it changes with its rounds, its tasks and its status. None: that of the home.
 
     Raises:
@@ -32,8 +35,6 @@ def change_token(at: Opened, ref: str | None = None) -> Change:
     if ref is None:
         told = (*at.overview.home_token(), sorted(at.running()))
         return Change(token=_digest(told))
-    from fedpkg.session.record import status_of
-
     row = at.session(ref)
     status = status_of(row, at.running())
     return Change(token=_digest((status, *at.overview.session_token(row.session_id))), status=status)

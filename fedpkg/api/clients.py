@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
-from fedpkg.api.opening import Opened, Struct, check_page, number, one_of, page, text
+import msgspec
+
+from fedpkg.api.asking import Limit, Order, Ref, Skip, Text, page, question
+from fedpkg.api.opening import Opened, Struct
 from fedpkg.data.entities import Attribute, Entities, entities_of
 from fedpkg.errors import FedpkgError
 from fedpkg.session.record import status_of
@@ -16,10 +19,10 @@ if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow
 
 RECENT_ROUNDS = 20
-SORTS = (
+Sort: TypeAlias = Literal[
     "position", "client_id", "state", "times_asked", "times_counted", "num_failed", "num_examples", "last_seen",
     "seconds", "bytes_down", "bytes_up",
-)  # fmt: skip
+]  # fmt: skip
 
 
 class Client(Struct, frozen=True, kw_only=True):
@@ -61,17 +64,18 @@ class ClientPage(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+@question
 def list_clients(
     at: Opened,
-    ref: str,
+    ref: Ref,
     *,
-    search: str = "",
-    state: str = "",
-    sort: str = "position",
-    order: Literal["asc", "desc"] = "asc",
-    recent: int = RECENT_ROUNDS,
-    skip: int = 0,
-    limit: int = 100,
+    search: Text = "",
+    state: Text = "",
+    sort: Sort = "position",
+    order: Order = "asc",
+    recent: Annotated[int, msgspec.Meta(ge=1, le=1000)] = RECENT_ROUNDS,
+    skip: Skip = 0,
+    limit: Limit = 100,
 ) -> ClientPage:
     """The clients of a session.
 
@@ -79,11 +83,7 @@ def list_clients(
         search: words, each of which must occur in the id or in an attribute, in any case.
         recent: the number of rounds over which calls, seconds and bytes are summed.
     """
-    check_page(skip, limit)
-    one_of(sort, "sort", SORTS)
-    one_of(order, "order", ("asc", "desc"))
-    number(recent, "recent", low=1, high=1000)
-    words = text(search, "search").casefold().split()
+    words = search.casefold().split()
     session = at.session(ref)
     read = at.overview.clients(session.session_id)
     notes = list(at.notes(read))

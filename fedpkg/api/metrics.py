@@ -8,9 +8,12 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import Annotated, Literal, TypeAlias
 
-from fedpkg.api.opening import Opened, Struct, number, one_of, text
+import msgspec
+
+from fedpkg.api.asking import Ref, Text, question
+from fedpkg.api.opening import Opened, Struct
 from fedpkg.api.sessions import lower_is_better
 from fedpkg.controller.metric_rows import former_rows
 from fedpkg.controller.metrics import finite_number
@@ -20,8 +23,7 @@ from fedpkg.stores.base import MetricRow
 from fedpkg.stores.overview import RoundFacts
 
 Axis: TypeAlias = Literal["round", "bytes", "seconds", "calls", "virtual_s"]
-AXES: tuple[str, ...] = ("round", "bytes", "seconds", "calls", "virtual_s")
-MOST_SERIES = 50  # of one answer
+MostSeries: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=100)]
 
 
 class MetricName(Struct, frozen=True, kw_only=True):
@@ -61,12 +63,14 @@ class Series(Struct, frozen=True, kw_only=True):
     best: int | None
 
 
-def metric_names(at: Opened, ref: str) -> list[MetricName]:
+@question
+def metric_names(at: Opened, ref: Ref) -> list[MetricName]:
     """The metrics of a session, those first that a reader looks for first."""
     return Curves(at, ref).names()
 
 
-def series(at: Opened, ref: str, metric: str, *, phase: str = "", axis: Axis = "round") -> Series:
+@question
+def series(at: Opened, ref: Ref, metric: Text, *, phase: Text = "", axis: Axis = "round") -> Series:
     """One metric of a session by round.
 
     Args:
@@ -76,14 +80,12 @@ def series(at: Opened, ref: str, metric: str, *, phase: str = "", axis: Axis = "
     Raises:
         NotFound: the session has no such metric; the message names the nearest.
     """
-    one_of(axis, "axis", AXES)
-    return Curves(at, ref).series(text(metric, "metric"), text(phase, "phase"), axis)
+    return Curves(at, ref).series(metric, phase, axis)
 
 
-def all_series(at: Opened, ref: str, *, phase: str = "", axis: Axis = "round", limit: int = 20) -> list[Series]:
+@question
+def all_series(at: Opened, ref: Ref, *, phase: Text = "", axis: Axis = "round", limit: MostSeries = 20) -> list[Series]:
     """The first metrics of a session, each by round, in the order of `metric_names`."""
-    one_of(axis, "axis", AXES)
-    number(limit, "limit", low=1, high=MOST_SERIES)
     curves = Curves(at, ref)
     wanted = [one for one in curves.names() if phase in ("", one.phase)][:limit]
     return [curves.series(one.metric, one.phase, axis) for one in wanted]
@@ -92,7 +94,7 @@ def all_series(at: Opened, ref: str, *, phase: str = "", axis: Axis = "round", l
 class Curves:
     """The metrics of one session; its rounds are read once for all of them."""
 
-    def __init__(self, at: Opened, ref: str) -> None:
+    def __init__(self, at: Opened, ref: Ref) -> None:
         self.session = at.session(ref)
         self._overview, self._id = at.overview, self.session.session_id
         self._x: dict[Axis, dict[int, float]] = {}
@@ -127,7 +129,7 @@ class Curves:
         is_lower = lower_is_better(self.session.config, metric)
         return _series(self._id, chosen, metric, axis, rows, x, is_lower=is_lower)
 
-    def rows(self, metric: str, phase: str = "") -> tuple[str, list[MetricRow]]:
+    def rows(self, metric: str, phase: Text = "") -> tuple[str, list[MetricRow]]:
         """A phase that has the metric, and its aggregates by round. Raises NotFound."""
         for each in (phase,) if phase else PHASES:
             rows = self._overview.metric_series(self._id, each, metric)

@@ -6,7 +6,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from fedpkg.api.opening import Opened, Page, Struct, check_page, text
+from fedpkg.api.asking import Limit, Ref, Skip, Text, question
+from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.stores.models import ModelStore
 
 if TYPE_CHECKING:
@@ -43,35 +44,36 @@ class ModelGraph(Struct, frozen=True, kw_only=True):
     total: int
 
 
-def list_models(at: Opened, ref: str = "", *, skip: int = 0, limit: int = 100) -> Page[Model]:
+@question
+def list_models(at: Opened, ref: Text = "", *, skip: Skip = 0, limit: Limit = 100) -> Page[Model]:
     """The models of a session, or of all sessions, newest first."""
-    check_page(skip, limit)
     session_id = at.session(ref).session_id if ref else None
     rows = at.store.list_models(session_id, newest_first=True)
     return Page(total=len(rows), skip=skip, items=models_of(at, rows[skip : skip + limit]))
 
 
-def get_model(at: Opened, ref: str) -> Model:
+@question
+def get_model(at: Opened, ref: Ref) -> Model:
     """A model by its id, the beginning of its digest, or a session (its last model). Raises NotFound."""
     return models_of(at, [model_row(at, ref)])[0]
 
 
-def model_row(at: Opened, ref: str) -> ModelRow:
+def model_row(at: Opened, ref: Ref) -> ModelRow:
     """The row of a model; ``latest`` is the last model of the newest session."""
-    text(ref, "model")
     if ref == "latest" or ref.startswith("latest."):
         ref = at.session("latest").session_id + ref.removeprefix("latest")
     return at.store.get_model(ref)
 
 
-def model_trail(at: Opened, ref: str) -> list[Model]:
+@question
+def model_trail(at: Opened, ref: Ref) -> list[Model]:
     """The model, its parent, and so on to its seed model."""
     return models_of(at, at.store.model_trail(model_row(at, ref).model_id))
 
 
-def model_graph(at: Opened, ref: str, *, limit: int = 1000) -> ModelGraph:
+@question
+def model_graph(at: Opened, ref: Ref, *, limit: Limit = 1000) -> ModelGraph:
     """All models of a session with their links; of more than ``limit``, the newest."""
-    check_page(0, limit)
     session_id = at.session(ref).session_id
     rows = at.store.list_models(session_id)
     models = models_of(at, rows[-limit:])

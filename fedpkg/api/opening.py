@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from fedpkg.errors import ConfigError
 from fedpkg.session.record import find_session, open_home, running_sessions
 from fedpkg.stores.opening import open_store
 
@@ -21,10 +20,8 @@ if TYPE_CHECKING:
     from fedpkg.stores.overview import Overview, Read
     from fedpkg.stores.sql import StateStore
 
-Item = TypeVar("Item")
 
-MOST_ITEMS = 1000  # of one page
-_MOST_WORDS = 1000  # characters of a text in a query
+Item = TypeVar("Item")
 
 
 class Struct(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,7 +29,7 @@ class Struct(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Page(Struct, Generic[Item], frozen=True, kw_only=True):
-    """A part of a list. ``notes`` name rows that could not be read."""
+    """A part of a list of ``total`` items. ``notes`` name rows that could not be read."""
 
     total: int
     skip: int
@@ -57,7 +54,7 @@ class Opened:
 
     def session(self, ref: str) -> SessionRow:
         """A session by its id, the beginning of one, or ``latest``. Raises NotFound."""
-        return find_session(self.store, text(ref, "session"))
+        return find_session(self.store, ref)
 
     def shown_path(self, path: str) -> str:
         """A path for an answer: from the folder of the home if it is below it, else ``…/`` and its last part."""
@@ -99,40 +96,3 @@ def opened(home: Path | str | None = None) -> Iterator[Opened]:
     found = open_home(home, create=False)
     with open_store(found, read_only=True) as store:
         yield Opened(found, store)
-
-
-def page(items: list[Item], *, skip: int, limit: int, notes: tuple[str, ...] = ()) -> Page[Item]:
-    """A part of a list that is in memory."""
-    check_page(skip, limit)
-    return Page(total=len(items), skip=skip, items=items[skip : skip + limit], notes=notes)
-
-
-def check_page(skip: int, limit: int) -> None:
-    """Raises ConfigError: the numbers cannot be those of a page."""
-    number(skip, "skip", low=0, high=2**53)
-    number(limit, "limit", low=1, high=MOST_ITEMS)
-
-
-def number(value: int, name: str, *, low: int, high: int) -> int:
-    """The number. Raises ConfigError: it is out of its range."""
-    if not low <= value <= high:
-        raise ConfigError(f"{name} must be from {low} to {high}, not {value}", key=name)
-    return value
-
-
-def text(value: str, name: str) -> str:
-    """The text. Raises ConfigError: it is too long, or no text that a database can compare."""
-    if len(value) > _MOST_WORDS or "\0" in value or (not value.isascii() and _is_broken(value)):
-        raise ConfigError(f"{name} must be Unicode text of at most {_MOST_WORDS} characters", key=name)
-    return value
-
-
-def one_of(value: str, name: str, known: tuple[str, ...]) -> str:
-    """The word. Raises ConfigError: it is none of those that are known."""
-    if value not in known:
-        raise ConfigError(f"{name} must be one of {', '.join(known)}", key=name)
-    return value
-
-
-def _is_broken(value: str) -> bool:
-    return any("\ud800" <= letter <= "\udfff" for letter in value)

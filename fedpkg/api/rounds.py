@@ -6,7 +6,8 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-from fedpkg.api.opening import Opened, Page, Struct, number, page
+from fedpkg.api.asking import Limit, Ref, RoundNumber, Skip, page, question
+from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.api.sessions import privacy_of
 from fedpkg.errors import NotFound
 from fedpkg.stores.overview import RequestSums, RoundFacts
@@ -71,7 +72,8 @@ class RoundDetail(Struct, frozen=True, kw_only=True):
     tasks: dict[str, dict[str, int]]  # entry point → status → number
 
 
-def list_rounds(at: Opened, ref: str, *, skip: int = 0, limit: int = 1000) -> Page[Round]:
+@question
+def list_rounds(at: Opened, ref: Ref, *, skip: Skip = 0, limit: Limit = 1000) -> Page[Round]:
     """The rounds of a session, in order."""
     session_id = at.session(ref).session_id
     read = at.overview.rounds(session_id)
@@ -81,10 +83,10 @@ def list_rounds(at: Opened, ref: str, *, skip: int = 0, limit: int = 1000) -> Pa
     return Page(total=found.total, skip=skip, items=items, notes=at.notes(read))
 
 
-def get_round(at: Opened, ref: str, round_number: int) -> RoundDetail:
+@question
+def get_round(at: Opened, ref: Ref, round_number: RoundNumber) -> RoundDetail:
     """One round with its requests, and the number of its tasks. Raises NotFound."""
     session_id = at.session(ref).session_id
-    number(round_number, "round", low=0, high=10**9)
     read = at.overview.rounds(session_id, after=round_number - 1, before=round_number + 1)
     if not read.rows:
         raise NotFound(f"session {session_id} has no round {round_number}", hint="the list of rounds has all numbers")

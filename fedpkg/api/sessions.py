@@ -5,9 +5,12 @@ from __future__ import annotations
 import statistics
 import time
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
-from fedpkg.api.opening import Opened, Page, Struct, check_page, one_of, page, text
+import msgspec
+
+from fedpkg.api.asking import Limit, Order, Ref, Skip, Text, page, question
+from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.reporting.measures import PHASES
 from fedpkg.session.record import status_of
 from fedpkg.stores.metric_rows import best_is_lowest, is_lower_better
@@ -17,7 +20,9 @@ from fedpkg.stores.uploads import Uploads
 if TYPE_CHECKING:
     from fedpkg.stores.base import MetricRow, SessionRow
 
-SORTS = ("created_at", "updated_at", "name", "status", "package", "strategy", "rounds_done", "session_id")
+Sort: TypeAlias = Literal[
+    "created_at", "updated_at", "name", "status", "package", "strategy", "rounds_done", "session_id"
+]
 _RECENT = 5  # rounds, for the estimate of the time left
 
 
@@ -101,18 +106,19 @@ class SessionDetail(Struct, frozen=True, kw_only=True):
     notes: tuple[str, ...] = ()
 
 
+@question
 def list_sessions(
     at: Opened,
     *,
-    search: str = "",
-    state: str = "",
-    package: str = "",
-    strategy: str = "",
-    sweep: str = "",
-    sort: str = "created_at",
-    order: Literal["asc", "desc"] = "desc",
-    skip: int = 0,
-    limit: int = 100,
+    search: Text = "",
+    state: Text = "",
+    package: Text = "",
+    strategy: Text = "",
+    sweep: Text = "",
+    sort: Sort = "created_at",
+    order: Order = "desc",
+    skip: Skip = 0,
+    limit: Limit = 100,
 ) -> Page[SessionSummary]:
     """The sessions of the home.
 
@@ -123,12 +129,8 @@ def list_sessions(
         strategy: the name of a strategy.
         sweep: the name of a sweep.
     """
-    check_page(skip, limit)
-    one_of(sort, "sort", SORTS)
-    one_of(order, "order", ("asc", "desc"))
-    words = text(search, "search").casefold().split()
-    states = {word.strip() for word in text(state, "state").split(",") if word.strip()}
-    text(package, "package"), text(strategy, "strategy"), text(sweep, "sweep")
+    words = search.casefold().split()
+    states = {word.strip() for word in state.split(",") if word.strip()}
     read = at.overview.sessions()
     makes = _Summaries(at)
     found = [makes.of(row) for row in read.rows]
@@ -148,6 +150,7 @@ def list_sessions(
     )
 
 
+@question
 def session_filters(at: Opened) -> dict[str, list[str]]:
     """The values that the filters of `list_sessions` can have: ``state``, ``package``, ``strategy``, ``sweep``."""
     makes = _Summaries(at)
@@ -169,7 +172,8 @@ def _words_of(one: SessionSummary) -> str:
     return " ".join(words).casefold()
 
 
-def get_session(at: Opened, ref: str) -> SessionDetail:
+@question
+def get_session(at: Opened, ref: Ref) -> SessionDetail:
     """One session, by its id, the beginning of one, or ``latest``. Raises NotFound."""
     row = at.session(ref)
     session_id, config = row.session_id, row.config
@@ -318,8 +322,6 @@ def strategy_name(config: Mapping[str, Any]) -> str:
 
 def with_headline(at: Opened, one: SessionSummary) -> SessionSummary:
     """The summary with its first metric."""
-    import msgspec
-
     return msgspec.structs.replace(one, headline=_headline(at.overview.last_metrics(one.session_id)))
 
 
