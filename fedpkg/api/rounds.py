@@ -11,7 +11,6 @@ from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.api.sessions import privacy_of
 from fedpkg.errors import NotFound
 from fedpkg.stores.overview import RequestSums, RoundFacts
-from fedpkg.types import Json
 
 _NOT_SECONDS = ("virtual_time",)  # keys among a round's phases that are no parts of its wall time
 
@@ -42,7 +41,7 @@ class Round(Struct, frozen=True, kw_only=True):
     model_id: str | None
     error: str | None
     strategy: dict[str, float | None]
-    strategy_more: dict[str, Json]
+    strategy_more: dict[str, Any]
     privacy: dict[str, float]
     weight_source: str | None
 
@@ -146,10 +145,10 @@ def _round(row: RoundFacts, sums: RequestSums) -> Round:
     )
 
 
-def _split(told: Mapping[str, Any]) -> tuple[dict[str, float | None], dict[str, Json]]:
+def _split(told: Mapping[str, Any]) -> tuple[dict[str, float | None], dict[str, Any]]:
     """What a strategy tells: its numbers (None: not finite), and the rest."""
     numbers: dict[str, float | None] = {}
-    more: dict[str, Json] = {}
+    more: dict[str, Any] = {}
     for name, value in told.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
             numbers[name] = float(value) if math.isfinite(value) else None
