@@ -72,7 +72,7 @@ class Canvas:
     def legend(self, entries: Sequence[tuple[str, int, str]], top: float) -> float:
         """Entries (name, number of the series, kind) in lines; returns where they end.
 
-        Kinds: ``line``, ``box``, and ``area``, which is repeated as often as such areas lie over each other there.
+        Kinds: ``line``, ``faint``, ``box``, and ``area``, repeated as often as such areas lie over each other.
         """
         if len(entries) > LEGEND_MOST:
             more = (f"and {len(entries) - LEGEND_MOST + 1} more", -1, "")
@@ -90,8 +90,9 @@ class Canvas:
 
     def _key(self, x: float, y: float, number: int, kind: str) -> None:
         colour = colour_of(number)
-        if kind == "line":
-            self.path(f"M{at(x)} {at(y - 4)}h20", f"l l{colour}", dash=dash_of(number))
+        if kind in ("line", "faint"):
+            look = f"l l{colour}{' w' if kind == 'faint' else ''}"
+            self.path(f"M{at(x)} {at(y - 4)}h20", look, dash=dash_of(number))
         else:
             for _ in range(kind.count("area") or 1):
                 self.rect(x, y - 9, 20, 10, f"{'b ' if 'area' in kind else ''}f{colour}", more=opacity_of(number, kind))

@@ -57,9 +57,13 @@ class Chart:
 
 @dataclass(frozen=True, kw_only=True)
 class LineChart(Chart):
+    """Curves over each other. ``faint`` ones lie behind, and have one entry of the legend, ``faint_name``."""
+
     curves: Sequence[Curve]
     x: Axis = Axis()
     y: Axis = Axis()
+    faint: Sequence[Curve] = ()
+    faint_name: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -216,19 +220,27 @@ def binned_bars(chart: BarChart, most: int) -> BarChart:
     if size < 2:
         return chart
     series = {name: _means(values, size) for name, values in chart.series.items()}
-    x = replace(chart.x, label=f"{chart.x.label} (means of {size} neighbours)".strip())
-    return replace(chart, labels=chart.labels[::size], series=series, x=x)
+    return replace(chart, labels=chart.labels[::size], series=series, x=_binned_axis(chart.x, size))
 
 
-def binned_rows(chart: HeatMap, most: int) -> HeatMap:
-    """The heat map with at most ``most`` rows: each is the mean of neighbours, and the axis says of how many."""
+def binned_cells(chart: HeatMap, most: int) -> HeatMap:
+    """The heat map with at most ``most`` rows and columns: each is the mean of neighbours, and the axis says so."""
+    size = -(-len(chart.columns) // most)
+    if size > 1:
+        chart = replace(
+            chart, columns=chart.columns[::size], values=[_means(line, size) for line in chart.values],
+            x=_binned_axis(chart.x, size),
+        )  # fmt: skip
     size = -(-len(chart.rows) // most)
-    if size < 2:
-        return chart
-    columns = [_means([line[number] for line in chart.values], size) for number in range(len(chart.columns))]
-    values = [list(line) for line in zip(*columns, strict=True)]
-    y = replace(chart.y, label=f"{chart.y.label} (means of {size} neighbours)".strip())
-    return replace(chart, rows=chart.rows[::size], values=values, y=y)
+    if size > 1:
+        columns = [_means([line[number] for line in chart.values], size) for number in range(len(chart.columns))]
+        values = [list(line) for line in zip(*columns, strict=True)]
+        chart = replace(chart, rows=chart.rows[::size], values=values, y=_binned_axis(chart.y, size))
+    return chart
+
+
+def _binned_axis(axis: Axis, size: int) -> Axis:
+    return replace(axis, label=f"{axis.label} (means of {size} neighbours)".strip())
 
 
 def _means(values: Sequence[Number], size: int) -> list[Number]:

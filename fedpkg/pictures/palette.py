@@ -9,18 +9,19 @@ from __future__ import annotations
 FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
 LIGHT = ("#0072b2", "#d55e00", "#009e73", "#b5548b", "#56a5d8", "#b8860b", "#5f5f5f", "#7b4fc0")
 DARK = ("#4aa8e8", "#ff8a3c", "#2fc796", "#e79bc4", "#9bd3f5", "#f0c94a", "#b5b5b5", "#b899f0")
+LIGHT_PAGE = {"paper": "#ffffff", "ink": "#1f2933", "quiet": "#52606d", "grid": "#e1e6eb", "edge": "#7b8794"}
+DARK_PAGE = {"paper": "#14181d", "ink": "#e6eaee", "quiet": "#a3afbb", "grid": "#2b333c", "edge": "#7b8794"}
 DASHES = ("", "7 4", "2 3", "9 3 2 3")  # after the last colour they begin again, with the next dash
 
 
 def style() -> str:
     """The style sheet of charts: plain rules without variables, which programs other than browsers understand."""
-    light = _rules(LIGHT, paper="#ffffff", ink="#1f2933", quiet="#52606d", grid="#e1e6eb", edge="#7b8794")
-    dark = _rules(DARK, paper="#14181d", ink="#e6eaee", quiet="#a3afbb", grid="#2b333c", edge="#7b8794")
+    light, dark = _rules(LIGHT, **LIGHT_PAGE), _rules(DARK, **DARK_PAGE)
     return (
         f".fp text{{font-family:{FONT};font-size:12px}}.fp .t{{font-size:14px;font-weight:600}}.fp .s{{font-size:11px}}"
         ".fp .h{paint-order:stroke;stroke-width:4px;stroke-linejoin:round}"
         ".fp .l{fill:none;stroke-width:1.8;stroke-linejoin:round;stroke-linecap:round}"
-        ".fp .b{fill-opacity:.16;stroke:none}"
+        ".fp .w{stroke-width:1;stroke-opacity:.25}.fp .b{fill-opacity:.16;stroke:none}"
         f".fp .g{{fill:none;stroke-width:1}}.fp .e{{fill:none;stroke-width:1.2}}{light}"
         f"@media screen and (prefers-color-scheme:dark){{{dark}}}"
     )
@@ -42,3 +43,11 @@ def colour_of(number: int) -> int:
 def dash_of(number: int) -> str:
     """Its dash, in the form of SVG's stroke-dasharray; empty is a solid line."""
     return DASHES[number // len(LIGHT) % len(DASHES)]
+
+
+def dark_of(light: str) -> str:
+    """The colour that stands for one of the light ones where the page is dark."""
+    return _IN_DARK[light]
+
+
+_IN_DARK = dict(zip((*LIGHT, *LIGHT_PAGE.values()), (*DARK, *DARK_PAGE.values()), strict=True))

@@ -99,6 +99,9 @@ def _empty_figure(width: float, height: float) -> Figure:
 
 def _lines(axes: Axes, chart: LineChart) -> None:
     named: set[str] = set()
+    for number, curve in enumerate(chart.faint):
+        label = _label(chart.faint_name) if not number else None
+        axes.plot(_floats(curve.xs), _floats(curve.ys), color=LIGHT[0], alpha=0.25, linewidth=0.7, label=label)
     for number, curve in enumerate(chart.curves):
         colour, xs = LIGHT[colour_of(number)], _floats(curve.xs)
         for band in curve.bands:
@@ -109,7 +112,7 @@ def _lines(axes: Axes, chart: LineChart) -> None:
         marker = "." if len(xs) <= 30 else None
         dash = _DASHES[number // len(LIGHT) % len(_DASHES)]
         axes.plot(xs, _floats(curve.ys), color=colour, linestyle=dash, marker=marker, label=_label(curve.name))
-    if len(chart.curves) > 1 or named - {""}:
+    if len(chart.curves) > 1 or chart.faint or named - {""}:
         _legend(axes)
     _dress(axes, chart.x, chart.y)
 

@@ -18,18 +18,23 @@ def draw_lines(canvas: Canvas, chart: LineChart) -> None:
             areas.setdefault(band.name, (band.name, number, "area" * (times + 1)))
     areas.pop("", None)
     entries = [(curve.name, number, "line") for number, curve in enumerate(chart.curves)]
-    entries = [*(entries if len(entries) > 1 or areas else []), *areas.values()]
+    entries = [*(entries if len(entries) > 1 or areas or chart.faint else []), *areas.values()]
+    entries += [(chart.faint_name, 0, "faint")] if chart.faint else []
     top = canvas.legend(entries, canvas.title(chart.title)) + (22 if chart.y.label else 6)
     bottom = canvas.height - (44 if chart.x.label else 26)
-    ys = [value for curve in chart.curves for value in _drawn_values(curve)]
+    everything = [*chart.faint, *chart.curves]
+    ys = [value for curve in everything for value in _drawn_values(curve)]
     y = scale(chart.y, ys, bottom, top, most=max(3, int(bottom - top) // 45))
     frame = Frame(widest(y.texts) + 20, top, canvas.width - 16, bottom)
-    xs = [value for curve in chart.curves for value in finite(curve.xs)]
+    xs = [value for curve in everything for value in finite(curve.xs)]
     x = scale(chart.x, xs, frame.left, frame.right, most=max(3, int(frame.right - frame.left) // 80))
     canvas.axes(frame, x, y)
     if not ys or not xs:
         canvas.nothing(frame)
         return
+    for curve in chart.faint:
+        pieces = map(thinned, _pieces(_placed(curve.xs, curve.ys, x, y)))
+        canvas.path("".join(map(_line, pieces)), "l l0 w")
     for number, curve in enumerate(chart.curves):
         for band in curve.bands:
             canvas.path(_area(curve.xs, band, x, y), f"b f{colour_of(number)}")
@@ -75,8 +80,13 @@ def _pieces(points: Iterator[tuple[float, float] | None]) -> Iterator[list[tuple
 
 def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     """The points, at most four for each pixel column: the first, the lowest, the highest and the last."""
+    return [points[number] for number in kept_of(points)]
+
+
+def kept_of(points: Sequence[tuple[float, float]]) -> Sequence[int]:
+    """The numbers of the points that `thinned` keeps."""
     if len(points) < 4 * (abs(points[-1][0] - points[0][0]) + 2):
-        return points
+        return range(len(points))
     columns: dict[int, list[int]] = {}
     for number, (px, _) in enumerate(points):
         columns.setdefault(int(px), []).append(number)
@@ -84,7 +94,7 @@ def thinned(points: list[tuple[float, float]]) -> list[tuple[float, float]]:
     for numbers in columns.values():
         by_height = sorted(numbers, key=lambda number: points[number][1])
         kept |= {numbers[0], numbers[-1], by_height[0], by_height[-1]}
-    return [points[number] for number in sorted(kept)]
+    return sorted(kept)
 
 
 def _line(points: list[tuple[float, float]]) -> str:

@@ -14,14 +14,14 @@ from fedpkg.pictures.chart import (
     Histogram,
     TreeChart,
     binned_bars,
-    binned_rows,
+    binned_cells,
     finite,
 )
 from fedpkg.pictures.palette import colour_of, dash_of
 from fedpkg.pictures.trees import brackets, places
 from fedpkg.shown import shown
 
-MOST_ROWS = 100  # of a heat map
+MOST_CELLS = 100  # of a heat map, each way
 STRENGTHS = 40  # steps of a heat map's colour
 
 
@@ -65,7 +65,7 @@ def _draw_group(
 
 def draw_heat_map(canvas: Canvas, chart: HeatMap) -> None:
     """Each cell's colour has the strength of its value; a cell without a value is empty. Few cells also have texts."""
-    chart = binned_rows(chart, MOST_ROWS)
+    chart = binned_cells(chart, MOST_CELLS)
     top = canvas.title(chart.title)
     left = min(widest(map(shown, chart.rows)), canvas.width * 0.3) + 20
     high = max(4.0, min(26.0, (canvas.height - top - 110) / max(1, len(chart.rows))))

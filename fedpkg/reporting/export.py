@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import math
 import os
@@ -16,6 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from fedpkg.coordinators.saved import FOLDER, SAVED, saved_files
 from fedpkg.errors import ConfigError
 from fedpkg.files import copy_file, fsync_tree, remove_tree
+from fedpkg.pictures.rows import csv_of
 from fedpkg.reporting.provenance import STARTS, changes_of, read_starts
 from fedpkg.reporting.report import Facts, report_page
 from fedpkg.reporting.stored_config import without_secrets, yaml_of
@@ -166,18 +165,7 @@ def json_lines(rows: Iterable[Mapping[str, Any]]) -> str:
 
 def csv_text(rows: Sequence[Mapping[str, Any]]) -> str:
     """Rows with the keys of the first as header. A text that a spreadsheet would compute begins with an apostrophe."""
-    file = io.StringIO()
-    if rows:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(rows[0].keys())
-        writer.writerows([_cell(row.get(name)) for name in rows[0]] for row in rows)
-    return file.getvalue()
-
-
-def _cell(value: Any) -> Any:
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
-        return "'" + value
-    return "" if isinstance(value, float) and not math.isfinite(value) else value
+    return csv_of(list(rows[0]), ([row.get(name) for name in rows[0]] for row in rows)) if rows else ""
 
 
 def _plain(value: Any) -> Any:

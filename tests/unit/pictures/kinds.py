@@ -26,6 +26,7 @@ def every_kind(name: str = "a") -> list[Chart]:
     merges = [(0, 1, 0.2), (2, 3, 0.7)]
     return [
         LineChart(title=name, curves=[curve, Curve("b", [1], [math.nan])], x=Axis(name, "whole"), y=Axis(name)),
+        LineChart(title=name, curves=[curve], faint=[Curve(name, [1, 2], [0.1, 0.2])], faint_name=name),
         BarChart(title=name, labels=[name, "y"], series={name: [1, 2], "b": [None, 3]}, x=Axis(name), y=Axis(name)),
         BarChart(title=name, labels=[name, "y"], series={name: [1, 2], "b": [2, 3]}, stacked=True),
         HeatMap(title=name, rows=[name], columns=[name, "c"], values=[[1, None]], x=Axis(name), value=Axis(name)),

@@ -25,7 +25,7 @@ from fedpkg.pictures.chart import (
     Node,
     TreeChart,
     binned_bars,
-    binned_rows,
+    binned_cells,
     histogram,
 )
 from fedpkg.pictures.palette import DARK, LIGHT, style
@@ -111,7 +111,7 @@ def test_many_clients_are_binned_and_the_axis_says_so() -> None:
     assert (
         len(bars.labels) == 100 and set(bars.series["a"]) == {2} and bars.x.label == "client (means of 10 neighbours)"
     )
-    heat = binned_rows(HeatMap(title="", rows=names, columns=["x"], values=[[3]] * 1000, y=Axis("client")), 100)
+    heat = binned_cells(HeatMap(title="", rows=names, columns=["x"], values=[[3]] * 1000, y=Axis("client")), 100)
     assert heat.values == [[3]] * 100 and "10 neighbours" in heat.y.label
     assert len(to_svg(HeatMap(title="", rows=names, columns=names[:50], values=[[1] * 50] * 1000))) < 200_000
 
