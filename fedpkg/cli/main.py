@@ -43,6 +43,7 @@ NOUNS = (
     "sampler",
     "data",
     "home",
+    "dashboard",
     "environment",
     "config",
     "doctor",

@@ -14,6 +14,7 @@ ROOT = Path(__file__).resolve().parents[3] / "fedpkg"
 ROWS = [
     {"library"},
     {"cli"},
+    {"dashboard"},
     {"fedn_imports"},
     {"api_client", "api"},
     {"api_reading"},

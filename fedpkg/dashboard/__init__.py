@@ -1,0 +1,1 @@
+"""Pages about a home in the browser: served on this machine, read through the read API alone."""

@@ -1,0 +1,80 @@
+"""The files that pages load: style sheets and scripts of ours, and plotly's script from its installed package."""
+
+from __future__ import annotations
+
+import functools
+import gzip
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from fedpkg.pictures.palette import style
+
+TEMPLATES = Path(__file__).parent / "templates"
+_STATIC = Path(__file__).parent / "static"
+_KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+PLOTLY = "plotly.js"
+_GUARDED = re.compile(rb'if\(!document\.getElementById\("([0-9a-f]{64})"\)\)')
+CHARTS = "charts.css"  # made from the palette of the static charts
+
+
+@functools.cache
+def _files() -> dict[str, Path]:
+    """Name → file. Nothing else is served, whatever an address says."""
+    found = {path.name: path for path in sorted(_STATIC.iterdir()) if path.suffix in _KINDS}
+    spec = find_spec("plotly")  # finds the package without importing it
+    for folder in (spec and spec.submodule_search_locations) or ():
+        script = Path(folder) / "package_data" / "plotly.min.js"
+        if script.is_file():
+            found[PLOTLY] = script
+    return found
+
+
+@functools.cache
+def version() -> str:
+    """Changes with every file, so that browsers may keep files for ever."""
+    digest = hashlib.sha256(style().encode())
+    for name, path in _files().items():
+        known = f"{path.stat().st_size} {path.stat().st_mtime_ns}".encode() if name == PLOTLY else path.read_bytes()
+        digest.update(name.encode() + known)
+    return digest.hexdigest()[:12]
+
+
+def static_url(name: str) -> str:
+    return f"/static/{version()}/{name}"
+
+
+def has_plotly() -> bool:
+    return PLOTLY in _files()
+
+
+@dataclass(frozen=True)
+class Static:
+    """A file that is served."""
+
+    data: bytes
+    kind: str
+    is_compressed: bool = False
+
+
+def static_file(name: str) -> Static | None:
+    """A file by its name; None: there is none."""
+    if name == CHARTS:
+        return Static(style().encode(), _KINDS[".css"])
+    return _read(name) if name in _files() else None
+
+
+@functools.cache
+def _read(name: str) -> Static:
+    path = _files()[name]
+    data, kind = path.read_bytes(), _KINDS[path.suffix]
+    if name != PLOTLY:
+        return Static(data, kind)
+    # Its maps, which no page uses, would add a style sheet that our policy refuses, unless one with their id exists.
+    ids = sorted({found[1].decode() for found in _GUARDED.finditer(data)})
+    empty = "Object.assign(document.createElement('meta'), {id})"
+    before = f"for (const id of {json.dumps(ids)}) document.head.append({empty});\n"
+    return Static(gzip.compress(before.encode() + data, 6), kind, is_compressed=True)

@@ -1,0 +1,51 @@
+"""Parts of a page as files: tables as CSV and JSON, charts as these and as SVG."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from fedpkg.dashboard.asked import Asked
+from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.plots import chart_table
+from fedpkg.dashboard.tables import Table, csv_of, json_of
+from fedpkg.errors import NotFound
+from fedpkg.pictures.svg import to_svg
+
+_KINDS = {"csv": "text/csv; charset=utf-8", "json": "application/json", "svg": "image/svg+xml"}
+
+
+@dataclass(frozen=True)
+class File:
+    """A file for the browser to save, in pieces."""
+
+    name: str
+    kind: str
+    pieces: Iterator[bytes]
+
+
+def part_of(asked: Asked, page: Page, wanted: str) -> File:
+    """The part of a page named as in ``rounds.csv``.
+
+    Raises:
+        NotFound: the page has no such part, or not in this form.
+    """
+    name, _, form = wanted.rpartition(".")
+    part = page.parts.get(name)
+    forms = ("csv", "json") if isinstance(part, Table) else ("csv", "json", "svg")
+    if part is None or form not in forms:
+        hint = "its tables and plots have links to their files"
+        raise NotFound(f"this page has no part {wanted!r} to download", hint=hint)
+    if form == "svg" and not isinstance(part, Table):
+        pieces = iter([to_svg(part).encode(errors="backslashreplace")])
+    else:
+        table = part if isinstance(part, Table) else chart_table(name, part)
+        pieces = csv_of(table) if form == "csv" else json_of(table)
+    return File(_file_name(asked, f"{name}.{form}"), _KINDS[form], pieces)
+
+
+def _file_name(asked: Asked, name: str) -> str:
+    """A name that no system reads otherwise: that of the page's subject, and of the part."""
+    words = [*asked.names.values(), name]
+    return re.sub(r"[^A-Za-z0-9._-]+", "-", "-".join(words)).strip("-.")[-120:] or "download"

@@ -1,0 +1,64 @@
+"""The clients of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from fedpkg.api.clients import Client, ClientPage, list_clients
+from fedpkg.dashboard.asked import Asked, address
+from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
+from fedpkg.dashboard.tables import Column, Row, table_from
+
+
+def page(asked: Asked) -> Page:
+    detail = session_of(asked)
+    session_id = detail.summary.session_id
+    search, state = asked.get("search"), asked.get("state")
+    found: list[ClientPage] = []
+
+    def source(sort: str, offset: int, limit: int) -> tuple[Sequence[Row], int]:
+        order: Any = "desc" if sort.startswith("-") else "asc"
+        key = sort.removeprefix("-")
+        part = list_clients(
+            asked.at, session_id, search=search, state=state, sort=key, order=order, skip=offset, limit=limit
+        )
+        found.append(part)
+        return [_row(one) for one in part.items], part.total
+
+    columns = [
+        Column("client_id", "client", link=lambda row: address("sessions", session_id, "clients", row["client_id"])),
+        Column("state", "state", "state"),
+        Column("attributes", "attributes", is_sortable=False),
+        Column("num_examples", "examples", "number"),
+        Column("times_asked", "rounds asked", "whole"),
+        Column("times_counted", "counted", "whole", about="rounds in which a reply counted"),
+        Column("num_failed", "failed tasks", "whole"),
+        Column("seconds", "time", "seconds", about="of the recent rounds"),
+        Column("bytes_down", "down", "bytes", about="of the recent rounds"),
+        Column("bytes_up", "up", "bytes", about="of the recent rounds"),
+        Column("last_seen", "last seen", "time"),
+    ]
+    empty = "No client fits these filters." if search or state else "The session has no clients yet."
+    table = table_from(asked, "clients", columns, source, caption="Clients", sort="client_id", empty=empty)
+    first = found[0]
+    recent = (first.recent_from, first.recent_to)
+    values = values_of(detail, "Clients", search=search, state_chosen=state, states=first.states, recent=recent)
+    return Page("Who takes part, and how do they do?", values, {"clients": table}, first.notes, trail_of(detail))
+
+
+def _row(one: Client) -> Row:
+    return {
+        "client_id": one.client_id,
+        "state": one.state,
+        "attributes": ", ".join(f"{name} {value}" for name, value in one.attributes.items()) or None,
+        "num_examples": one.num_examples,
+        "times_asked": one.times_asked,
+        "times_counted": one.times_counted,
+        "num_failed": one.num_failed,
+        "seconds": one.seconds,
+        "bytes_down": one.bytes_down,
+        "bytes_up": one.bytes_up,
+        "last_seen": one.last_seen,
+    }

@@ -1,0 +1,55 @@
+"""Global models: of a session, or of the whole home."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedpkg.api.models import Model, list_models
+from fedpkg.dashboard.asked import Asked, address
+from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
+from fedpkg.dashboard.tables import Column, Row, Table, table_from
+
+COLUMNS = (
+    Column("model_id", "model", link=lambda row: address("models", row["model_id"]), is_sortable=False),
+    Column("round", "round", "whole", is_sortable=False),
+    Column("parents", "made from", is_sortable=False),
+    Column("num_contributors", "contributors", "whole", is_sortable=False),
+    Column("num_examples", "examples", "number", is_sortable=False),
+    Column("size_bytes", "size", "bytes", is_sortable=False),
+    Column("file", "file", is_sortable=False),
+    Column("digest", "sha256", "digest", is_sortable=False),
+    Column("created_at", "made", "time", is_sortable=False),
+)
+
+
+def page(asked: Asked) -> Page:
+    detail = session_of(asked)
+    table = models_table(asked, detail.summary.session_id)
+    return Page("Which models came out of it?", values_of(detail, "Models"), {"models": table}, (), trail_of(detail))
+
+
+def all_models(asked: Asked) -> Page:
+    return Page("Which models are in this home?", {}, {"models": models_table(asked, "")})
+
+
+def models_table(asked: Asked, session_id: str) -> Table:
+    def source(_sort: str, offset: int, limit: int) -> tuple[Sequence[Row], int]:
+        part = list_models(asked.at, session_id, skip=offset, limit=limit)
+        return [_row(one) for one in part.items], part.total
+
+    return table_from(asked, "models", COLUMNS, source, caption="Models, newest first", empty="There is no model yet.")
+
+
+def _row(one: Model) -> Row:
+    return {
+        "model_id": one.model_id,
+        "round": one.round_number,
+        "parents": ", ".join(one.parents) or None,
+        "num_contributors": one.num_contributors,
+        "num_examples": one.num_examples,
+        "size_bytes": one.size_bytes,
+        "file": "kept" if one.has_file else f"removed ({one.pruned})" if one.pruned else "missing",
+        "digest": one.digest,
+        "created_at": one.created_at,
+    }

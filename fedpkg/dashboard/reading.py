@@ -1,0 +1,54 @@
+"""The home as the server reads it: one thread, and one open store."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeVar
+
+from fedpkg.api.changes import database_version
+from fedpkg.api.opening import opened
+
+if TYPE_CHECKING:
+    from fedpkg.api.opening import Opened
+
+Result = TypeVar("Result")
+
+
+class Reader:
+    """Runs what reads the home in a thread of its own, so that the server answers meanwhile."""
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._thread = ThreadPoolExecutor(1, "reader")
+        self._context: AbstractContextManager[Opened] | None = None
+        self._at: Opened | None = None
+        self._start = secrets.token_hex(4)  # stamps of two servers differ
+
+    async def call(self, work: Callable[[Opened], Result]) -> Result:
+        """What ``work`` returns. Raises NotFound and StoreError while the home cannot be read."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._opened()))
+
+    def _opened(self) -> Opened:
+        if self._at is None:  # the first time, and as long as the home has no store
+            context = opened(self._home)
+            self._at = context.__enter__()
+            self._context = context
+        return self._at
+
+    async def stamp(self) -> str:
+        """A text that changes when a process has written to the store, or when a session's process is gone."""
+        return await self.call(lambda at: f"{self._start}.{database_version(at)}.{'.'.join(sorted(at.running()))}")
+
+    async def next_of(self, pieces: Iterator[bytes]) -> bytes | None:
+        """The next piece of what is read bit by bit; None: it has ended."""
+        return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: next(pieces, None))
+
+    def close(self) -> None:
+        if self._context is not None:
+            self._thread.submit(self._context.__exit__, None, None, None)
+        self._thread.shutdown()

@@ -1,0 +1,40 @@
+"""The addresses of the pages. A page is a function in a module of `pages/`, and a template of the same name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import import_module
+
+from fedpkg.dashboard.asked import Asked
+from fedpkg.dashboard.page import Page
+
+
+@dataclass(frozen=True)
+class Route:
+    """An address, the module of its page and, if they have another name than ``page``, its function and template."""
+
+    path: str
+    module: str
+    area: str  # the entry of the navigation that it belongs to
+    function: str = "page"
+    name: str = ""  # of the template, if it is not that of the module
+
+    @property
+    def template(self) -> str:
+        return f"{self.name or self.module}.html"
+
+    def answer(self, asked: Asked) -> Page:
+        make: Callable[[Asked], Page] = getattr(import_module(f"fedpkg.dashboard.pages.{self.module}"), self.function)
+        return make(asked)
+
+
+ROUTES = (
+    Route("/", "sessions", "sessions"),
+    Route("/sessions/{session_id}", "session", "sessions"),
+    Route("/sessions/{session_id}/rounds", "rounds", "sessions"),
+    Route("/sessions/{session_id}/rounds/{round}", "rounds", "sessions", "one_round", "round"),
+    Route("/sessions/{session_id}/clients", "clients", "sessions"),
+    Route("/sessions/{session_id}/models", "models", "sessions"),
+    Route("/models", "models", "models", "all_models", "all_models"),
+)
