@@ -5,8 +5,6 @@ from __future__ import annotations
 import functools
 import gzip
 import hashlib
-import json
-import re
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -17,7 +15,6 @@ TEMPLATES = Path(__file__).parent / "templates"
 _STATIC = Path(__file__).parent / "static"
 _KINDS = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 PLOTLY = "plotly.js"
-_GUARDED = re.compile(rb'if\(!document\.getElementById\("([0-9a-f]{64})"\)\)')
 CHARTS = "charts.css"  # made from the palette of the static charts
 
 
@@ -71,10 +68,4 @@ def static_file(name: str) -> Static | None:
 def _read(name: str) -> Static:
     path = _files()[name]
     data, kind = path.read_bytes(), _KINDS[path.suffix]
-    if name != PLOTLY:
-        return Static(data, kind)
-    # Its maps, which no page uses, would add a style sheet that our policy refuses, unless one with their id exists.
-    ids = sorted({found[1].decode() for found in _GUARDED.finditer(data)})
-    empty = "Object.assign(document.createElement('meta'), {id})"
-    before = f"for (const id of {json.dumps(ids)}) document.head.append({empty});\n"
-    return Static(gzip.compress(before.encode() + data, 6), kind, is_compressed=True)
+    return Static(gzip.compress(data, 6), kind, is_compressed=True) if name == PLOTLY else Static(data, kind)

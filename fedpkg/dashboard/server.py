@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import hdrs, web
 
+from fedpkg.api.http import add_api
+from fedpkg.api.routes import PREFIX
 from fedpkg.dashboard import assets
 from fedpkg.dashboard.access import (
     FILE_POLICY,
@@ -64,6 +66,7 @@ class Dashboard:
         app.on_cleanup.append(self._close)
         app.router.add_get(STATIC + "{version}/{name}", _static)
         app.router.add_post(SIGN_OUT, self._sign_out)
+        add_api(app, self._reader, self._home.absolute())
         for route in ROUTES:
             app.router.add_get(route.path, self._handler(route))
         return app
@@ -106,7 +109,7 @@ class Dashboard:
 
     def _refusal(self, request: web.Request, refused: Refused) -> web.StreamResponse:
         """What is answered to a request that is refused, or fails: a page, or JSON for programs."""
-        if request.path.startswith("/api/"):
+        if request.path.startswith(f"{PREFIX}/"):
             told = {"error": {"message": f"{refused.title}. {refused.words}".strip(), "status": refused.status}}
             return web.json_response(told, status=refused.status)
         frame = self._frame(request.get(ROLE, ""))

@@ -19,8 +19,8 @@ def page(asked: Asked) -> Page:
     found: list[ClientPage] = []
 
     def source(sort: str, offset: int, limit: int) -> tuple[Sequence[Row], int]:
+        key: Any = sort.removeprefix("-")
         order: Any = "desc" if sort.startswith("-") else "asc"
-        key = sort.removeprefix("-")
         part = list_clients(
             asked.at, session_id, search=search, state=state, sort=key, order=order, skip=offset, limit=limit
         )

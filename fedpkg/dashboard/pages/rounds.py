@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedpkg.api.metrics import Curves
-from fedpkg.api.opening import MOST_ITEMS
 from fedpkg.api.rounds import Round, get_round, list_rounds
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.page import Page
@@ -13,6 +12,7 @@ from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import PER_PAGE, Column, Row, Table, table_of
 from fedpkg.errors import NotFound
 
+_AT_ONCE = 1000  # rounds of one answer of the API
 MOST_METRICS = 4  # columns of the table of rounds
 
 
@@ -54,9 +54,9 @@ def rounds_table(asked: Asked, session_id: str, curves: Curves, *, per_page: int
 def all_rounds(asked: Asked, session_id: str) -> Iterator[Round]:
     skip, total = 0, 1
     while skip < total:
-        part = list_rounds(asked.at, session_id, skip=skip, limit=MOST_ITEMS)
+        part = list_rounds(asked.at, session_id, skip=skip, limit=_AT_ONCE)
         yield from part.items
-        skip, total = skip + MOST_ITEMS, part.total
+        skip, total = skip + _AT_ONCE, part.total
 
 
 def _row(one: Round, means: dict[str, dict[int, float | None]]) -> Row:

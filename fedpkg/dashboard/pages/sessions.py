@@ -32,8 +32,8 @@ def page(asked: Asked) -> Page:
     notes: list[str] = []
 
     def source(sort: str, offset: int, limit: int) -> tuple[Sequence[Row], int]:
+        key: Any = sort.removeprefix("-")  # a column of ours that can be sorted, which the API checks again
         order: Any = "desc" if sort.startswith("-") else "asc"
-        key = sort.removeprefix("-")
         found: Part[SessionSummary] = list_sessions(asked.at, **chosen, sort=key, order=order, skip=offset, limit=limit)
         notes[:] = found.notes
         return [row_of(one) for one in found.items], found.total
