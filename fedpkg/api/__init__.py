@@ -15,9 +15,18 @@
 | `sessions` | `list_sessions`, `session_filters`, `get_session` |
 | `rounds` | `list_rounds`, `get_round` |
 | `metrics` | `metric_names`, `series`, `all_series`; of several metrics of a session: `Curves` |
-| `clients` | `list_clients` |
-| `models` | `list_models`, `get_model`, `model_trail`, `model_graph` |
+| `values` | `list_validations`, `get_validation`, `list_reports`, `client_lines`, `value_at` |
+| `clients` | `list_clients`, `get_client`, `client_history` |
+| `tasks` | `tasks_in_flight`, `list_failures`, `failure_kinds`, `list_tasks`, `get_task`, `get_log` |
+| `models` | `list_models`, `get_model`, `model_trail`, `model_graph`, `get_tensors`, `model_file` |
+| `topology` | `get_topology`, `combiner_rounds` |
+| `configuration` | `get_configuration`, `get_package`, `get_split`, `list_starts` |
+| `comparing` | `compare`, `compare_series` |
+| `sweeps` | `list_sweeps`, `get_sweep`, `heat_map` |
 | `changes` | `database_version`, `change_token` |
+
+Lists that may be long (`list_validations`, `list_tasks`) are iterators; the others have pages. `http.add_api` adds all
+functions to an aiohttp application, with the OpenAPI document at ``/api/v1/openapi.json``.
 
 Each function raises `fedpkg.errors.NotFound` for what does not exist, and `fedpkg.errors.ConfigError` for a parameter
 that is out of its range. Texts in answers are those of clients and packages: pages must escape them.

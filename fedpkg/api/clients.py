@@ -8,8 +8,9 @@ import msgspec
 
 from fedpkg.api.asking import Limit, Order, Ref, Skip, Text, page, question
 from fedpkg.api.opening import Opened, Struct
+from fedpkg.api.sessions import strategy_name
 from fedpkg.data.entities import Attribute, Entities, entities_of
-from fedpkg.errors import FedpkgError
+from fedpkg.errors import FedpkgError, NotFound, nearest
 from fedpkg.session.record import status_of
 from fedpkg.stores.overview import ClientFacts, ClientSums
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow
 
 RECENT_ROUNDS = 20
+Recent: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Sort: TypeAlias = Literal[
     "position", "client_id", "state", "times_asked", "times_counted", "num_failed", "num_examples", "last_seen",
     "seconds", "bytes_down", "bytes_up",
@@ -73,7 +75,7 @@ def list_clients(
     state: Text = "",
     sort: Sort = "position",
     order: Order = "asc",
-    recent: Annotated[int, msgspec.Meta(ge=1, le=1000)] = RECENT_ROUNDS,
+    recent: Recent = RECENT_ROUNDS,
     skip: Skip = 0,
     limit: Limit = 100,
 ) -> ClientPage:
@@ -103,6 +105,63 @@ def list_clients(
         items=part.items,
         notes=tuple(notes),
     )
+
+
+class Past(Struct, frozen=True, kw_only=True):
+    """What a client did in one session."""
+
+    session_id: str
+    session_status: str
+    created_at: float
+    strategy: str
+    num_examples: float | None
+    times_asked: int
+    times_counted: int
+    num_failed: int
+    train_metrics: dict[str, float | None]
+    validation_metrics: dict[str, float | None]
+
+
+@question
+def get_client(at: Opened, ref: Ref, client_id: Text, *, recent: Recent = RECENT_ROUNDS) -> Client:
+    """One client of a session. Raises NotFound."""
+    session = at.session(ref)
+    read = at.overview.clients(session.session_id)
+    found, _ = _clients(at, session, read.rows, recent, [])
+    for one in found:
+        if one.client_id == client_id:
+            return one
+    known = [one.client_id for one in found]
+    raise NotFound(
+        f"session {session.session_id} has no client {client_id!r:.200}{nearest(client_id, known)}",
+        hint="; ".join(at.notes(read)) or None,
+    )
+
+
+@question
+def client_history(at: Opened, client_id: Text, *, limit: Limit = 100) -> list[Past]:
+    """A client's part in the sessions of the home, newest first. Raises NotFound: no session has such a client."""
+    running, found = at.running(), []
+    for session_id in at.overview.sessions_of_client(client_id)[:limit]:
+        session = at.store.get_session(session_id)
+        for one in at.overview.clients(session_id, client_id=client_id).rows:
+            found.append(
+                Past(
+                    session_id=session_id,
+                    session_status=status_of(session, running),
+                    created_at=session.created_at,
+                    strategy=strategy_name(session.config),
+                    num_examples=one.num_examples if one.last_num_examples is None else one.last_num_examples,
+                    times_asked=one.times_asked,
+                    times_counted=one.times_counted,
+                    num_failed=at.overview.count("tasks", session_id, client_id=client_id, status="failed"),
+                    train_metrics=one.train_metrics,
+                    validation_metrics=one.validation_metrics,
+                )
+            )
+    if not found:
+        raise NotFound(f"no session of the home has a client {client_id!r:.200}")
+    return found
 
 
 def _words_of(one: Client) -> str:

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import ExitStack
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, TypeVar
+from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin
 
 from aiohttp import web
 
 import fedpkg
 from fedpkg.api.asking import check, parameters
 from fedpkg.api.encoding import encode, pieces
+from fedpkg.api.models import Download
 from fedpkg.api.openapi import Error, ErrorDetail, document
 from fedpkg.api.opening import Opened
 from fedpkg.api.routes import PREFIX, ROUTES, Route
 from fedpkg.errors import ConfigError, FedpkgError, NotFound, nearest
 
 Result = TypeVar("Result")
+_PIECE = 256 << 10  # bytes of a file that are read at once
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 
@@ -48,11 +52,13 @@ def _encoded_document() -> bytes:
 def _handler(route: Route, reads: Reads) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         given = _given(request, route)
-        form = given.pop("form", "json")
+        form = given.pop("form", "json") if route.is_stream else "json"
         values = check(route.function, given, are_texts=True)
         if route.is_stream:
             items = await reads.call(lambda at: pieces(route.function(at, **values), form))
             return await _stream(request, reads, items, form)
+        if route.is_file:
+            return await _send(request, await reads.call(lambda at: route.function(at, **values)))
         body = await reads.call(lambda at: encode(route.function(at, **values)))
         return web.Response(body=body, content_type="application/json")
 
@@ -72,6 +78,23 @@ async def _stream(request: web.Request, reads: Reads, items: Iterator[bytes], fo
     return response
 
 
+async def _send(request: web.Request, download: Download) -> web.StreamResponse:
+    """A model's file, as a download."""
+    in_thread = asyncio.get_running_loop().run_in_executor
+    with ExitStack() as stack:
+        file = await in_thread(None, lambda: stack.enter_context(download.open()))
+        size = await in_thread(None, lambda: file.seek(0, 2))
+        headers = {"Content-Type": "application/octet-stream", "Content-Length": str(size)}
+        headers["Content-Disposition"] = f'attachment; filename="{download.name}"'
+        response = web.StreamResponse(headers=headers)
+        await response.prepare(request)
+        file.seek(0)
+        while piece := await in_thread(None, lambda: file.read(_PIECE)):
+            await response.write(piece)
+        await response.write_eof()
+        return response
+
+
 def _given(request: web.Request, route: Route) -> dict[str, Any]:
     """The parameters of a request. Raises ConfigError: one is unknown, or given twice."""
     known = parameters(route.function)
@@ -88,14 +111,12 @@ def _given(request: web.Request, route: Route) -> dict[str, Any]:
             raise ConfigError(f"{name} is given {len(values)} times", key=name)
         else:
             given[name] = values[0]
-    if given.get("form", "json") not in ("json", "jsonl"):
+    if route.is_stream and given.get("form", "json") not in ("json", "jsonl"):
         raise ConfigError("form must be json or jsonl", key="form")
     return given
 
 
 def _is_list(hint: Any) -> bool:
-    from typing import Annotated, get_args, get_origin
-
     if get_origin(hint) is Annotated:
         hint = get_args(hint)[0]
     return get_origin(hint) is list

@@ -3,11 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import TYPE_CHECKING, BinaryIO
 
 from fedpkg.api.asking import Limit, Ref, Skip, Text, question
+from fedpkg.api.files import inside
 from fedpkg.api.opening import Opened, Page, Struct
+from fedpkg.client.arrays import Plain, can_hold, open_file, write_to
+from fedpkg.client.errors import ClientError
+from fedpkg.errors import ConfigError, NotFound, StoreError
+from fedpkg.formats.base import BARE, SEED_SUFFIXES, SUFFIXES
 from fedpkg.stores.models import ModelStore
 
 if TYPE_CHECKING:
@@ -15,7 +25,7 @@ if TYPE_CHECKING:
 
 
 class Model(Struct, frozen=True, kw_only=True):
-    """A global model. ``parents`` are the models that it was made from; ``branch`` is the path of a cluster, or empty.
+    """A global model. ``parents`` are the models that it was made from; ``cluster`` is the path of a cluster, or empty.
 
     ``has_file`` is False if its file was pruned (by the rule in ``pruned``), or is missing.
     """
@@ -23,7 +33,7 @@ class Model(Struct, frozen=True, kw_only=True):
     model_id: str
     session_id: str
     round_number: int
-    branch: str
+    cluster: str
     parents: list[str]
     digest: str
     suffix: str
@@ -35,11 +45,28 @@ class Model(Struct, frozen=True, kw_only=True):
     has_file: bool
 
 
+class Tensor(Struct, frozen=True, kw_only=True):
+    name: str
+    dtype: str
+    shape: list[int]
+    num_elements: int
+    is_buffer: bool
+
+
+class Tensors(Struct, frozen=True, kw_only=True):
+    """What is in the file of a model; ``forms`` are the suffixes of the files that `model_file` can give."""
+
+    model_id: str
+    num_parameters: int
+    tensors: list[Tensor]
+    forms: list[str]
+
+
 class ModelGraph(Struct, frozen=True, kw_only=True):
-    """The models of a session with their parents; ``branches`` in the order of their first model."""
+    """The models of a session with their parents; ``clusters`` in the order of their first model."""
 
     session_id: str
-    branches: list[str]
+    clusters: list[str]
     models: list[Model]
     total: int
 
@@ -77,8 +104,102 @@ def model_graph(at: Opened, ref: Ref, *, limit: Limit = 1000) -> ModelGraph:
     session_id = at.session(ref).session_id
     rows = at.store.list_models(session_id)
     models = models_of(at, rows[-limit:])
-    branches = list(dict.fromkeys(one.branch for one in models))
-    return ModelGraph(session_id=session_id, branches=branches, models=models, total=len(rows))
+    clusters = list(dict.fromkeys(one.cluster for one in models))
+    return ModelGraph(session_id=session_id, clusters=clusters, models=models, total=len(rows))
+
+
+@question
+def get_tensors(at: Opened, ref: Ref) -> Tensors:
+    """The tensors of a model's file, with their shapes. Raises NotFound: there is no such model, or no file of it."""
+    row = model_row(at, ref)
+    path = _path(at, row)
+    if row.suffix in BARE:
+        return Tensors(model_id=row.model_id, num_parameters=0, tensors=[], forms=[row.suffix])
+    buffers = set(row.buffers)
+    tensors = [
+        Tensor(
+            name=name,
+            dtype=one.dtype,
+            shape=list(one.values.shape),
+            num_elements=int(one.values.size),
+            is_buffer=name in buffers,
+        )
+        for name, one in _arrays(path).items()
+    ]
+    forms = [suffix for suffix in SEED_SUFFIXES if all(can_hold(suffix, one.dtype) for one in tensors)]
+    return Tensors(
+        model_id=row.model_id,
+        num_parameters=sum(one.num_elements for one in tensors if not one.is_buffer),
+        tensors=tensors,
+        forms=list(dict.fromkeys([row.suffix, *forms])),
+    )
+
+
+@dataclass(frozen=True)
+class Download:
+    """The file of a model; `open` writes it anew if it has another form. It needs no store, and may take seconds."""
+
+    name: str
+    suffix: str
+    path: Path
+
+    @contextmanager
+    def open(self) -> Iterator[BinaryIO]:
+        """The open file.
+
+        Raises:
+            NotFound: it was removed.
+            ConfigError: the model cannot have this form.
+        """
+        if self.suffix == self.path.suffix:
+            try:
+                file = self.path.open("rb")
+            except OSError as error:
+                raise NotFound(f"{self.path.name} cannot be read: {error.strerror}") from error
+            with file:
+                yield file
+            return
+        is_plain = self.path.suffix in SEED_SUFFIXES and self.suffix in SEED_SUFFIXES
+        arrays = _arrays(self.path) if is_plain else {}
+        if not arrays or not all(can_hold(self.suffix, one.dtype) for one in arrays.values()):
+            raise ConfigError(f"form: the model cannot be a {self.suffix} file", key="form")
+        with TemporaryFile() as written:
+            write_to(written, arrays, suffix=self.suffix)
+            written.seek(0)
+            yield written
+
+
+@question
+def model_file(at: Opened, ref: Ref, form: Text = "") -> Download:
+    """The file of a model to download.
+
+    Args:
+        form: the suffix, one of ``forms`` of `get_tensors`; none: that of the file.
+
+    Raises:
+        NotFound: there is no such model, or no file of it.
+        ConfigError: no model has a file of this form.
+    """
+    row = model_row(at, ref)
+    path, suffix = _path(at, row), form or row.suffix
+    if suffix not in SUFFIXES:
+        raise ConfigError(f"form must be one of {', '.join(SUFFIXES)}", key="form")
+    return Download(re.sub(r"[^A-Za-z0-9_.-]+", "-", row.model_id) + suffix, suffix, path)
+
+
+def _path(at: Opened, row: ModelRow) -> Path:
+    """The file of a model. Raises NotFound: it was pruned, or is missing."""
+    files = ModelStore(at.home.models)
+    if row.pruned is not None and not files.path(row.digest, row.suffix).exists():
+        return files.verify_model(row)  # which raises
+    return inside(at.home.root, files.path(row.digest, row.suffix))
+
+
+def _arrays(path: Path) -> dict[str, Plain]:
+    try:
+        return open_file(str(path))
+    except ClientError as error:
+        raise StoreError(f"the file of the model is damaged: {path.name}") from error
 
 
 def models_of(at: Opened, rows: Sequence[ModelRow]) -> list[Model]:
@@ -88,7 +209,7 @@ def models_of(at: Opened, rows: Sequence[ModelRow]) -> list[Model]:
             model_id=row.model_id,
             session_id=row.session_id,
             round_number=row.round_number,
-            branch=getattr(row, "path", "") or "",
+            cluster="",
             parents=[row.parent_id] if row.parent_id else [],
             digest=row.digest,
             suffix=row.suffix,

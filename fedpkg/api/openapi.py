@@ -37,7 +37,8 @@ class Error(msgspec.Struct, frozen=True):
 
 def document(version: str) -> dict[str, Any]:
     """The document as a tree of JSON; ``version`` is that of fedpkg."""
-    types = [Error, *(route.answer for route in ROUTES), *(parameters(route.function) for route in ROUTES)]
+    types: list[Any] = [Error, *(bytes if route.is_file else route.answer for route in ROUTES)]
+    types += [parameters(route.function) for route in ROUTES]
     schemas, components = msgspec.json.schema_components(types, ref_template=_REFS)
     error, answers, asked = schemas[0], schemas[1 : 1 + len(ROUTES)], schemas[1 + len(ROUTES) :]
     paths = {}
@@ -60,6 +61,8 @@ def document(version: str) -> dict[str, Any]:
 def _operation(route: Route, answer: dict[str, Any], asked: dict[str, Any], error: dict[str, Any]) -> dict[str, Any]:
     schema = {"type": "array", "items": answer} if route.is_stream else answer
     content: dict[str, Any] = {"application/json": {"schema": schema}}
+    if route.is_file:
+        content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     if route.is_stream:
         content["application/jsonl"] = {"schema": {"type": "string"}}
     summary, _, more = inspect.cleandoc(route.function.__doc__ or "").partition("\n\n")

@@ -150,6 +150,12 @@ def list_sessions(
     )
 
 
+def summaries(at: Opened, rows: Sequence[SessionRow]) -> list[SessionSummary]:
+    """The summaries of some sessions, in their order."""
+    makes = _Summaries(at)
+    return [with_headline(at, makes.of(row)) for row in rows]
+
+
 @question
 def session_filters(at: Opened) -> dict[str, list[str]]:
     """The values that the filters of `list_sessions` can have: ``state``, ``package``, ``strategy``, ``sweep``."""

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from fedpkg.controller.metrics import Weight, average, numbers_of
+from fedpkg.controller.metrics import Weight, average, nested_numbers, numbers_of
 from fedpkg.stores.base import HELD_OUT, MetricPhase, MetricRow, RoundRow, ValidationRow
 from fedpkg.stores.metric_rows import is_lower_better
 from fedpkg.types import Json
@@ -24,8 +24,10 @@ def metric_rows(
 ) -> list[MetricRow]:
     """One row for each metric that the clients report, given each client's metrics and their weight.
 
-    The weighted mean is that of `average`. Of more than 256 metrics, those that most clients report have rows.
+    Numbers inside other values have rows, too, by the names of `nested_numbers`. The weighted mean is that of
+    `average`. Of more than 256 metrics, those that most clients report have rows.
     """
+    replies = [(_with_nested(metrics), weight) for metrics, weight in replies]
     weighted = average(replies).values
     values: dict[str, list[float]] = {name: [] for name in weighted if name != _NUM_EXAMPLES}
     for metrics, _ in replies:
@@ -37,6 +39,11 @@ def metric_rows(
         _row(values[name], weighted[name], session_id=session_id, round_number=round_number, phase=phase, metric=name)
         for name in names
     ]
+
+
+def _with_nested(metrics: Json) -> Json:
+    nested = nested_numbers(metrics)
+    return {**metrics, **nested} if nested and isinstance(metrics, dict) else metrics
 
 
 def _row(

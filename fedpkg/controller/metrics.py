@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,6 +18,7 @@ _NUMBER = re.compile(
     r"\s*[+-]?((\d+(\.\d*)?|\.\d+)(e[+-]?\d{1,3})?|nan|inf|infinity)\s*", re.ASCII | re.IGNORECASE
 )  # the format of numbers that programs write as text
 Weight = tuple[float, WeightSource]
+_MAX_NESTED, _LONGEST_LIST, _DEEPEST = 512, 32, 4
 
 
 def common_weights(
@@ -140,6 +142,34 @@ def numbers_of(values: Json | Mapping[str, Json]) -> dict[str, float]:
     pairs = values.items() if isinstance(values, Mapping) else ()
     found = ((str(name), finite_number(value)) for name, value in pairs)
     return {name: number for name, number in found if number is not None}
+
+
+def nested_numbers(values: Json | Mapping[str, Json]) -> dict[str, float]:
+    """The numbers inside the values of a client's metrics, finite or not, named by the keys that lead to them.
+
+    ``{"loss": {"total": 1.5}, "recall": [0.5, 1.0]}`` has ``loss.total``, ``recall.0`` and ``recall.1``. A list in a
+    list is a table, and has none; neither have lists of more than 32 values, and what is more than 4 levels deep.
+    """
+    found: dict[str, float] = {}
+    if not isinstance(values, Mapping):
+        return found
+    waiting = [(str(name), inner, 2) for name, inner in values.items() if isinstance(inner, (Mapping, list))]
+    for name, inner, depth in waiting:  # it grows while it is read
+        if isinstance(inner, Mapping):
+            items = [(f"{name}.{key}", value) for key, value in itertools.islice(inner.items(), _MAX_NESTED)]
+        elif len(inner) <= _LONGEST_LIST and not any(isinstance(one, list) for one in inner):
+            items = [(f"{name}.{place}", value) for place, value in enumerate(inner)]
+        else:
+            continue
+        for path, value in items:
+            if isinstance(value, (Mapping, list)):
+                if depth < _DEEPEST:
+                    waiting.append((path, value, depth + 1))
+            elif isinstance(value, (int, float)) and not isinstance(value, bool) and path not in values:
+                found[path] = value
+        if len(found) >= _MAX_NESTED or len(waiting) > _MAX_NESTED:
+            break
+    return found
 
 
 def finite_number(value: object) -> float | None:

@@ -11,9 +11,9 @@ from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
 from fedpkg.errors import StoreError
-from fedpkg.stores.base import MetricRow, RoundRow, TaskRow, ValidationRow
+from fedpkg.stores.base import CombinerRow, MetricRow, PackageRow, RoundRow, TaskRow, ValidationRow
 from fedpkg.stores.database import Reader
-from fedpkg.stores.tables import METRIC_ROWS, SESSIONS, TASKS, VALIDATIONS, Table, where_of
+from fedpkg.stores.tables import COMBINERS, METRIC_ROWS, PACKAGES, SESSIONS, TASKS, VALIDATIONS, Table, where_of
 
 Row = TypeVar("Row")
 
@@ -74,6 +74,26 @@ class RequestSums(NamedTuple):
     bytes_up: int = 0
 
 
+class CombinerSums(NamedTuple):
+    """A combiner in all rounds of a session; the bytes are those between it and the combiner above."""
+
+    rounds: int
+    failed: int
+    bytes_down: int
+    bytes_up: int
+    virtual_s: float | None
+
+
+class GroupSums(NamedTuple):
+    """The requests to a group of clients, or to the clients of a combiner."""
+
+    calls: int
+    failed: int
+    bytes_down: int
+    bytes_up: int
+    seconds: float
+
+
 class ClientSums(NamedTuple):
     """A client's tasks in some rounds."""
 
@@ -101,6 +121,24 @@ class ClientFacts(NamedTuple):
     last_counted: int | None
     train_metrics: dict[str, Any]
     validation_metrics: dict[str, Any]
+
+
+class ReportFacts(NamedTuple):
+    """What a client reported with a reply."""
+
+    task_id: str
+    round_number: int
+    client_id: str
+    entry_point: str
+    num_examples: float
+    size_bytes: int
+    metadata: dict[str, Any]
+
+
+_REPORT = (
+    "select tasks.task_id, tasks.round_number, tasks.client_id, tasks.entry_point, updates.num_examples,"
+    " updates.size_bytes, updates.metadata"
+)
 
 
 class TaskKey(NamedTuple):
@@ -153,6 +191,11 @@ class Overview:
     def packages(self) -> dict[str, str]:
         """The names of packages by digest."""
         return {str(row[0]): str(row[1]) for row in self._database.rows("select digest, name from packages")}
+
+    def package(self, digest: str) -> PackageRow | None:
+        """The row of a package; None: there is none, or it is damaged."""
+        rows = self._decoded(PACKAGES, "where digest = :digest", {"digest": digest}).rows
+        return rows[0] if rows else None
 
     def last_metrics(self, session_id: str) -> list[MetricRow]:
         """The aggregates of the newest round that has any, for each phase."""
@@ -250,41 +293,60 @@ class Overview:
             for row in rows
         ]
 
-    def validations_of_client(
-        self, session_id: str, client_id: str, phase: str | None, *, limit: int
-    ) -> list[ValidationRow]:
-        """What one client's validations measured, the latest ``limit`` rounds, in order."""
-        where, parameters = where_of({"session_id": session_id, "client_id": client_id, "phase": phase})
-        rows = self._database.rows(
-            f"{VALIDATIONS.select}{where} order by round_number desc, task_id desc limit :limit",
-            {**parameters, "limit": limit},
-        )
-        return [VALIDATIONS.decode(row) for row in reversed(rows)]
+    def validation(self, task_id: str) -> Read:
+        """The validation of a task; none if it has none."""
+        return self._decoded(VALIDATIONS, "where task_id = :id", {"id": task_id})
 
-    def train_metadata_of_client(
-        self, session_id: str, client_id: str, *, limit: int
-    ) -> list[tuple[int, dict[str, Any]]]:
-        """What one client reported with its replies: round and metadata, the latest ``limit``, in order."""
-        rows = self._database.rows(
-            "select tasks.round_number, updates.metadata from tasks join updates on updates.task_id = tasks.task_id"
-            " where tasks.session_id = :id and tasks.client_id = :client and tasks.status = 'ok'"
-            " order by tasks.round_number desc, tasks.task_id desc limit :limit",
-            {"id": session_id, "client": client_id, "limit": limit},
+    def reports(self, session_id: str, *, round_number: int, limit: int, skip: int) -> tuple[int, Read]:
+        """What clients reported with their replies in a round, by client, and how many there are."""
+        of_round = {"id": session_id, "round": round_number}
+        joined = (
+            "from updates join tasks on tasks.task_id = updates.task_id"
+            " where tasks.session_id = :id and tasks.round_number = :round"
         )
-        return [(int(row[0]), json.loads(row[1])) for row in reversed(rows)]
+        total = int(self._database.rows(f"select count(*) {joined}", of_round)[0][0])
+        read = self._lines(
+            f"{_REPORT} {joined} order by tasks.client_id, tasks.task_id limit :limit offset :skip",
+            {**of_round, "limit": limit, "skip": skip},
+            ReportFacts,
+            json_columns=(6,),
+            where=f"reply of {session_id}",
+        )
+        return total, read
+
+    def each_report(self, session_id: str, *, client_id: str) -> Iterator[ReportFacts]:
+        """What one client reported with its replies, by round."""
+        keys = self._database.rows(
+            "select tasks.round_number, tasks.task_id, length(updates.metadata) from updates"
+            " join tasks on tasks.task_id = updates.task_id"
+            " where tasks.session_id = :id and tasks.client_id = :client order by tasks.round_number, tasks.task_id",
+            {"id": session_id, "client": client_id},
+        )
+        for batch in _by_size(keys):
+            where, named = where_of({"tasks.task_id": [str(key[1]) for key in batch]})
+            read = self._lines(
+                f"{_REPORT} from updates join tasks on tasks.task_id = updates.task_id{where}"
+                " order by tasks.round_number, tasks.task_id",
+                named,
+                ReportFacts,
+                json_columns=(6,),
+                where=f"reply of {session_id}",
+            )
+            yield from read.rows
 
     # Clients and their tasks
 
-    def clients(self, session_id: str) -> Read:
-        """The clients of a session by position, with their histories."""
+    def clients(self, session_id: str, *, client_id: str | None = None) -> Read:
+        """The clients of a session by position, or one of them, with their histories."""
+        of_client = "" if client_id is None else " and clients.client_id = :client"
         return self._lines(
             "select clients.client_id, position, data_path, num_examples, last_num_examples, state_version,"
             " coalesce(times_asked, 0), last_asked, coalesce(times_counted, 0), last_counted,"
             " coalesce(train_metrics, '{}'), coalesce(validation_metrics, '{}') from clients"
             " left join client_history as history on history.session_id = clients.session_id"
             " and history.client_id = clients.client_id"
-            " where clients.session_id = :id order by position, clients.client_id",
-            {"id": session_id},
+            f" where clients.session_id = :id{of_client} order by position, clients.client_id",
+            {"id": session_id, "client": client_id},
             ClientFacts,
             json_columns=(10, 11),
             where=f"client of {session_id}",
@@ -356,6 +418,10 @@ class Overview:
         total = int(self._database.rows(f"select count(*) from tasks{where}", parameters)[0][0])
         order = "order by round_number desc, started_at desc, task_id desc limit :limit offset :skip"
         return total, self._decoded(TASKS, f"{where} {order}", {**parameters, "limit": limit, "skip": skip})
+
+    def task(self, task_id: str) -> Read:
+        """A task by its id; none if there is no such task."""
+        return self._decoded(TASKS, "where task_id = :id", {"id": task_id})
 
     def tasks_of_client(self, session_id: str, client_id: str, *, before_round: int | None = None, limit: int) -> Read:
         """A client's tasks, newest first."""
@@ -429,6 +495,60 @@ class Overview:
             if len(keys) < BATCH_ROWS:
                 return
             at = TaskKey(int(keys[-1][0]), str(keys[-1][1]))
+
+    # Trees of combiners
+
+    def combiner_sums(self, session_id: str) -> dict[str, CombinerSums]:
+        """By path: what a combiner did in all rounds."""
+        rows = self._database.rows(
+            "select path, sum(rounds), sum(case when status = 'failed' then 1 else 0 end), sum(bytes_down),"
+            " sum(bytes_up), sum(virtual_s) from combiners where session_id = :id group by path",
+            {"id": session_id},
+        )
+        return {str(row[0]): CombinerSums(int(row[1]), int(row[2]), int(row[3]), int(row[4]), row[5]) for row in rows}
+
+    def last_combiners(self, session_id: str) -> dict[str, CombinerRow]:
+        """By path: the last row of a combiner."""
+        rows = self._database.rows(
+            f"{COMBINERS.select} join (select path as last_path, max(round_number) as last_round from combiners"
+            " where session_id = :id group by path) as newest"
+            " on newest.last_path = combiners.path and newest.last_round = combiners.round_number"
+            " where combiners.session_id = :id",
+            {"id": session_id},
+        )
+        return {row.path: row for row in map(COMBINERS.decode, rows)}
+
+    def combiner_rows(self, session_id: str, path: str) -> list[CombinerRow]:
+        """What one combiner did, by round."""
+        rows = self._database.rows(
+            f"{COMBINERS.select} where session_id = :id and path = :path order by round_number",
+            {"id": session_id, "path": path},
+        )
+        return [COMBINERS.decode(row) for row in rows]
+
+    def group_sums(self, session_id: str) -> dict[str, GroupSums]:
+        """By group of clients, or path of a combiner: what its requests sum to; of no group: an empty name."""
+        rows = self._database.rows(
+            f"select coalesce(client_group, ''), sum({_length('cohort')}), sum(num_failed), sum(bytes_down),"
+            " sum(bytes_up), sum(coalesce(wall_s, 0)) from requests where session_id = :id"
+            " group by coalesce(client_group, '')",
+            {"id": session_id},
+        )
+        return {
+            str(row[0]): GroupSums(int(row[1]), int(row[2]), int(row[3]), int(row[4]), float(row[5])) for row in rows
+        }
+
+    def group_members(self, session_id: str, *, rounds: int = 20) -> dict[str, list[str]]:
+        """By group: the clients of its requests in the last rounds, sorted."""
+        rows = self._database.rows(
+            "select coalesce(client_group, ''), cohort from requests where session_id = :id"
+            " and round_number > (select max(round_number) from requests where session_id = :id) - :rounds",
+            {"id": session_id, "rounds": rounds},
+        )
+        found: dict[str, set[str]] = {}
+        for group, cohort in rows:
+            found.setdefault(str(group), set()).update(json.loads(cohort))
+        return {group: sorted(clients) for group, clients in found.items()}
 
     # Changes
 
