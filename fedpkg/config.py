@@ -526,6 +526,11 @@ class KeepRule:
             return round_number > done - self.number
         return self.kind == "all" or round_number % self.number == 0
 
+    def keeps_any(self, first: int, end: int, *, done: int) -> bool:
+        """Whether `keeps` holds for any round from ``first`` to before ``end``."""
+        last = end - 1 if self.kind != "every" else (end - 1) // self.number * self.number
+        return last >= first and self.keeps(last, done=done)
+
     def __str__(self) -> str:
         return "all" if self.kind == "all" else f"{self.kind} {self.number}"
 

@@ -13,6 +13,7 @@ from typing import Any
 from fedpkg.controller.asked import desk_of
 from fedpkg.controller.asking import Asking
 from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
+from fedpkg.controller.clusters import Clusters
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import CombinerReported, RoundFinished
 from fedpkg.controller.lanes import Lanes
@@ -31,7 +32,16 @@ from fedpkg.errors import AggregationError, ConfigError, NotFound, SessionFailed
 from fedpkg.files import remove_each, remove_tree
 from fedpkg.formats.buffers import negative_variances
 from fedpkg.log import event
-from fedpkg.stores.base import OUTSTANDING, CombinerRow, MetricRow, ModelRow, RoundRow, ValidationRow, WeightSource
+from fedpkg.stores.base import (
+    OUTSTANDING,
+    ClusterChanges,
+    CombinerRow,
+    MetricRow,
+    ModelRow,
+    RoundRow,
+    ValidationRow,
+    WeightSource,
+)
 from fedpkg.stores.prune import remove_weights
 from fedpkg.strategies.base import Arrived, Client, CombinerResult, Request, State, StepContext, StepResult, take_step
 from fedpkg.strategies.updates.held import finite
@@ -51,6 +61,7 @@ class Rounds:
     ctx: SessionContext
     lanes: Lanes
     outstanding: Outstanding
+    clusters: Clusters
 
 
 def train_round(rounds: Rounds, round_number: int, state: State) -> tuple[StepResult, RoundRow]:
@@ -71,6 +82,7 @@ class _Training:
     def __init__(self, rounds: Rounds, round_number: int, state: State) -> None:
         self.ctx = ctx = rounds.ctx
         self.outstanding = rounds.outstanding
+        self.clusters = rounds.clusters
         self.round_number = round_number
         self.state = state
         self.started = time.monotonic()
@@ -167,6 +179,7 @@ class _Training:
             self._check_model(result.model)
         elif (made := global_model(self.ctx, result.state)) is not None:
             _check_made(made, self.state.get("model"))
+        self.clusters.check(result, self.round_number)
         self._virtual_time(result)
         return result
 
@@ -275,7 +288,7 @@ class _Training:
         replied = {client_id: last[client_id] for client_id in row.cohort if client_id in last}
         examples = {client_id: number for client_id, (number, _) in replied.items()}
         measured = {name: ctx.measured(dict(metadata), name) for name, (_, metadata) in replied.items()}
-        model, saved = self._store(result, examples)
+        model, clusters, saved = self._store(result, examples)
         row, of_training = self._with_train_metrics(row, examples, measured)
         row, validations, of_validations = self._with_validation_metrics(row, model)
         row = dataclasses.replace(
@@ -298,7 +311,10 @@ class _Training:
             validations=validations if around is None else [*validations, *around.rows],
             metric_rows=[*of_training, *of_validations, *(() if around is None else around.metric_rows)],
             combiners=[self._combiner_row(one) for one in result.combiners],
+            clusters=clusters,
         )
+        if clusters is not None:
+            self.clusters.take(clusters)
         self._forget_states(states)
         remove_weights(ctx.store, ctx.models, superseded - ctx.store.state_digests(row.session_id))
         self._remove_used()
@@ -351,8 +367,12 @@ class _Training:
         row = dataclasses.replace(row, metrics=dict(mean.values), averages={**row.averages, VALIDATE: mean.about})
         return row, [] if model is None else found, aggregates(found, VALIDATE)
 
-    def _store(self, result: StepResult, examples: Mapping[str, float]) -> tuple[ModelRow | None, Any]:
-        """Store the next model and the weights of the state; return the model's row, and the state as data."""
+    def _store(
+        self, result: StepResult, examples: Mapping[str, float]
+    ) -> tuple[ModelRow | None, ClusterChanges | None, Any]:
+        """Store the next models and the weights of the state; return the model's row, what changes in the clusters, and
+        the state as data.
+        """
         ctx, model = self.ctx, None
         weights = global_model(ctx, result.state)
         if weights is not None:
@@ -368,7 +388,11 @@ class _Training:
             )
         form = ctx.form.of_state  # if a model's names are positions, a subset of its tensors ("0", "3") keeps its names
 
-        known = {} if model is None else {id(weights): (model.digest, model.buffers)}
+        stored = {} if model is None else {id(weights): model}
+        changes = None
+        if model is not None and (result.clusters or self.clusters.current):
+            changes = self.clusters.changes(result, model, self.parent, examples, stored)
+        known = {number: (row.digest, row.buffers) for number, row in stored.items()}
 
         def put(weights: Weights | Records) -> tuple[str, list[str]]:
             if id(weights) not in known:
@@ -377,7 +401,7 @@ class _Training:
             return known[id(weights)]
 
         outstanding = {OUTSTANDING: self.outstanding.to_data()} if self.outstanding else {}
-        return model, encode({**result.kept, **outstanding}, put)
+        return model, changes, encode({**result.kept, **outstanding}, put)
 
     def _states(
         self, states: Mapping[str, str | None], replied: Mapping[str, tuple[float, Mapping[str, Any]]]

@@ -10,6 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from fedpkg.controller.asked import desk_of
+from fedpkg.controller.clusters import Clusters
 from fedpkg.controller.collapse import CollapseWatch
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import SessionEnded, SessionStarted
@@ -88,7 +89,7 @@ def _run_rounds(
     """Run the rounds after the first ``done``, after closing those that are ``unfinished``."""
     session_id = ctx.session.session_id
     lanes, outstanding = Lanes(ctx.executor), Outstanding()
-    rounds = Rounds(ctx, lanes, outstanding)
+    rounds = Rounds(ctx, lanes, outstanding, Clusters(ctx))
     state, kept = _load_state(ctx, done)
     model = global_model(ctx, state)  # models of earlier rounds have the same tensors
     outstanding.take_up(

@@ -5,6 +5,7 @@ Times are seconds since the epoch. Rows are immutable: to change the store, reco
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
@@ -94,7 +95,10 @@ class ClientHistoryRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelRow:
-    """A global model. Its bytes are in the ``ModelStore`` under ``digest``; round 0 is the seed model."""
+    """A global model. Its bytes are in the ``ModelStore`` under ``digest``; round 0 is the seed model.
+
+    A session may also have models of clusters of clients, which have a row for each round that changes them.
+    """
 
     digest: str
     session_id: str
@@ -106,14 +110,43 @@ class ModelRow:
     parent_id: str | None = None
     contributors: list[dict[str, Any]] = field(default_factory=list)  # each {client_id, num_examples}
     buffers: list[str] = field(default_factory=list)  # the file's tensors that are not parameters
-    model_id: str = ""  # always "<session_id>.<round_number>"
+    model_id: str = ""  # always "<session_id>.<round_number>", of a cluster's model followed by "/<cluster>"
     pruned: str | None = None  # the rule under which its file was removed
+    cluster: str = ""  # path of the cluster; of the session's global model: empty
+    parents: list[str] = field(default_factory=list)  # of a cluster's model: all that it comes from; parent_id is first
+    until_round: int | None = None  # … the round from which its cluster has another model, or none; None: it is current
+    num_examples: float = 0.0  # … of what contributed to it in its round
 
     def __post_init__(self) -> None:
-        model_id = f"{self.session_id}.{self.round_number}"
+        model_id = f"{self.session_id}.{self.round_number}" + (f"/{self.cluster}" if self.cluster else "")
         if self.model_id not in ("", model_id):
             raise ValueError(f"model_id is {self.model_id!r}, expected {model_id!r}")
         object.__setattr__(self, "model_id", model_id)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterClientRow:
+    """The cluster to which a client belongs from a round on, until its next row: the deepest one; empty: none."""
+
+    session_id: str
+    client_id: str
+    round_number: int
+    path: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusterChanges:
+    """What a round changes in the models of a session's clusters.
+
+    Args:
+        models: the new rows.
+        ended: ids of models that are not current any more.
+        clients: the new cluster of each client that has another one than before; empty: none.
+    """
+
+    models: Sequence[ModelRow] = ()
+    ended: Sequence[str] = ()
+    clients: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +241,7 @@ class UpdateRow:
 
 @dataclass(frozen=True, kw_only=True)
 class ValidationRow:
-    """One client's metrics of one global model."""
+    """One client's metrics of one global model: the session's, or that of the client's cluster."""
 
     task_id: str
     session_id: str
@@ -219,6 +252,11 @@ class ValidationRow:
     weight: float
     weight_source: WeightSource  # until the round is finished: "reply" if the client reported one, else "equal"
     phase: MetricPhase = "validate"  # also for held-out clients
+
+    @property
+    def cluster(self) -> str:
+        """The path of the cluster whose model was measured; empty: it was the session's."""
+        return self.model_id.partition("/")[2]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -245,6 +283,7 @@ class MetricRow:
     deciles: list[float] = field(default_factory=list)  # 10 % … 90 %, interpolated linearly
     worst_tenth: float | None = None  # mean over the worst tenth of the clients, rounded up
     best_tenth: float | None = None
+    cluster: str = ""  # of the clients in the aggregate, each of which measured this cluster's model; empty: of all
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -203,7 +203,7 @@ class Overview:
             f"{METRIC_ROWS.select} join (select phase as last_phase, max(round_number) as last_round from metric_rows"
             " where session_id = :id group by phase) as newest"
             " on newest.last_phase = metric_rows.phase and newest.last_round = metric_rows.round_number"
-            " where metric_rows.session_id = :id order by phase, metric",
+            " where metric_rows.session_id = :id and cluster = '' order by phase, metric",
             {"id": session_id},
         )
         return [METRIC_ROWS.decode(row) for row in rows]
@@ -257,14 +257,14 @@ class Overview:
         """Phase, metric, number of rounds, first and last round."""
         rows = self._database.rows(
             "select phase, metric, count(*), min(round_number), max(round_number) from metric_rows"
-            " where session_id = :id group by phase, metric order by phase, metric",
+            " where session_id = :id and cluster = '' group by phase, metric order by phase, metric",
             {"id": session_id},
         )
         return [(str(row[0]), str(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in rows]
 
     def metric_series(self, session_id: str, phase: str, metric: str) -> list[MetricRow]:
         """One metric by round."""
-        where, parameters = where_of({"session_id": session_id, "phase": phase, "metric": metric})
+        where, parameters = where_of({"session_id": session_id, "phase": phase, "metric": metric, "cluster": ""})
         rows = self._database.rows(f"{METRIC_ROWS.select}{where} order by round_number", parameters)
         return [METRIC_ROWS.decode(row) for row in rows]
 

@@ -50,18 +50,19 @@ def due_models(store: StateStore, session_id: str, rule: str, *, done: int, best
     """Rows of a session's models that ``rule`` does not keep, marked as pruned.
 
     The seed model, the one of round ``best``, models from round ``done`` on, and models named in a strategy's state are
-    always kept.
+    always kept. A cluster's model is kept if it was its cluster's after a round whose models are kept.
     """
     keep = _parse(rule)
     if keep.kind == "all":
         return []
-    due = [
-        replace(model, pruned=rule)
-        for model in store.list_kept_models(session_id=session_id)
-        if 0 < model.round_number < done
-        and model.round_number != best
-        and not keep.keeps(model.round_number, done=done)
-    ]
+    due = []
+    for model in store.list_kept_models(session_id=session_id):
+        first = model.round_number
+        end = model.until_round if model.cluster else first + 1  # it is the model after the rounds before this one
+        if first > 0 and end is not None and end <= done:
+            is_best = best is not None and first <= best < end
+            if not is_best and not keep.keeps_any(first, end, done=done):
+                due.append(replace(model, pruned=rule))
     named = store.state_digests() if due else set()
     return [model for model in due if model.digest not in named]
 
@@ -125,7 +126,7 @@ def dataset_copies(paths: Iterable[Path]) -> Iterator[Removal]:
 def unneeded_models(home: Home, store: StateStore, *, pruned: bool) -> Iterator[Removal]:
     """Model files that are not needed: of pruned models, or never named in any row."""
     needed = {model.digest for model in store.list_kept_models()} | store.state_digests()
-    known = {model.digest for model in store.list_models()}
+    known = {model.digest for model in store.list_models(cluster=None)}
     for path in model_files(home):
         digest = path.name[:64]
         if digest not in needed and (digest in known) == pruned:

@@ -17,6 +17,7 @@ from fedpkg.stores.base import (
     ClientHistoryRow,
     ClientRow,
     ClientUpdate,
+    ClusterChanges,
     CombinerRow,
     MetricPhase,
     MetricRow,
@@ -34,6 +35,7 @@ from fedpkg.stores.base import (
     ValidationRow,
 )
 from fedpkg.stores.client_history import note_asked, note_measured
+from fedpkg.stores.clusters import clusters_of_clients, current_models, no_cluster, save_clusters, trail_of
 from fedpkg.stores.database import Database, Parameters, Transaction, migrate
 from fedpkg.stores.metric_rows import add_rows, replace_rows
 from fedpkg.stores.overview import Overview
@@ -217,9 +219,10 @@ class StateStore:
         validations: Iterable[ValidationRow] = (),
         metric_rows: Iterable[MetricRow] = (),
         combiners: Iterable[CombinerRow] = (),
+        clusters: ClusterChanges | None = None,
     ) -> None:
         """Record an aggregated round atomically: its row, its model (if the session has one), the strategy's state,
-        the clients' new state and history, and the aggregates of their metrics.
+        the clients' new state and history, the aggregates of their metrics, and the changes of its clusters.
 
         It then survives a power cut. ``clients``: client_id → (state_version, last_num_examples), written as given.
         ``metrics``: numbers that the counted clients reported, for their history. Committing again replaces the rows.
@@ -243,6 +246,8 @@ class StateStore:
                 "delete from combiners where session_id = :session_id and round_number = :round_number", of_round
             )
             transaction.run_many(COMBINERS.upsert, [COMBINERS.encode(combiner) for combiner in combiners])
+            if clusters is not None:
+                save_clusters(transaction, row, clusters)
             if strategy_state is not None:
                 save_state(transaction, row.session_id, strategy_state)
 
@@ -355,10 +360,18 @@ class StateStore:
         return self._select(VALIDATIONS, filters, join=_WITH_TASKS.format("validations"), order=_BY_COHORT)
 
     def list_metric_rows(
-        self, session_id: str, *, round_number: int | None = None, phase: MetricPhase | None = None
+        self,
+        session_id: str,
+        *,
+        round_number: int | None = None,
+        phase: MetricPhase | None = None,
+        cluster: str | None = "",
     ) -> list[MetricRow]:
-        """Aggregates of metrics over clients, by round, phase and metric; none for rounds of an older fedpkg."""
-        filters = {"session_id": session_id, "round_number": round_number, "phase": phase}
+        """Aggregates of metrics over clients, by round, phase, cluster and metric; none for rounds of an older fedpkg.
+
+        ``cluster``: the path of a cluster. Empty: those over all clients. None: both kinds.
+        """
+        filters = {"session_id": session_id, "round_number": round_number, "phase": phase, "cluster": cluster}
         return self._select(METRIC_ROWS, filters, order=METRIC_ROWS.key)
 
     def list_combiners(self, session_id: str, *, round_number: int | None = None) -> list[CombinerRow]:
@@ -372,10 +385,16 @@ class StateStore:
         """The model with this id, a session's latest model, or the model whose digest starts with ``ref``.
 
         A session's id, also in ``<session>.<round>``, may be shortened to a unique prefix. If several models have the
-        same bytes, a digest refers to the newest.
+        same bytes, a digest refers to the newest. ``<model>/<cluster>`` is the model of a cluster: after the round of
+        that model, or, after a session alone, its last one.
         """
         if models := self._select(MODELS, {"model_id": ref}):
             return models[0]
+        of_session, _, path = ref.partition("/")
+        if path:
+            model = self.get_model(of_session)
+            is_last = model.model_id != of_session and not of_session.rpartition(".")[2].isdecimal()
+            return self.get_cluster_model(model.session_id, path, round_number=None if is_last else model.round_number)
         meanings: dict[str, ModelRow] = {}  # a possible meaning of the reference → the model
         sessions = self._find_sessions(ref)
         for session_id in sessions:
@@ -388,7 +407,8 @@ class StateStore:
                     meanings[model.model_id] = model
         if ref and sessions != [ref]:
             rows = self._database.rows(
-                f"{MODELS.select} where substr(digest, 1, :length) = :ref order by created_at, round_number",
+                f"{MODELS.select} where substr(digest, 1, :length) = :ref"
+                " order by created_at, round_number, cluster desc",
                 {"length": len(ref), "ref": ref},
             )
             meanings |= {model.digest: model for model in map(MODELS.decode, rows)}
@@ -406,17 +426,53 @@ class StateStore:
         )
 
     def list_models(
-        self, session_id: str | None = None, *, newest_first: bool = False, limit: int | None = None
+        self,
+        session_id: str | None = None,
+        *,
+        cluster: str | None = "",
+        newest_first: bool = False,
+        limit: int | None = None,
     ) -> list[ModelRow]:
-        """Models of one session or of all, by session and round (not by time: the clock may have been set back)."""
-        order = ("session_id", "round_number")
-        return self._select(MODELS, {"session_id": session_id}, order=order, newest_first=newest_first, limit=limit)
+        """Models of one session or of all, by session and round (not by time: the clock may have been set back).
+
+        ``cluster``: the path of a cluster. Empty: the sessions' own global models. None: all of both kinds.
+        """
+        filters, order = {"session_id": session_id, "cluster": cluster}, ("session_id", "round_number", "cluster")
+        return self._select(MODELS, filters, order=order, newest_first=newest_first, limit=limit)
+
+    def list_clusters(self, session_id: str, *, round_number: int | None = None) -> list[ModelRow]:
+        """The models of the clusters that exist after a round, or now, by path; none if the session has one model."""
+        return current_models(self._database, session_id, round_number)
+
+    def list_cluster_clients(self, session_id: str, *, round_number: int | None = None) -> dict[str, str]:
+        """The path of the cluster to which each client belongs after a round, or now; clients without one are left out.
+
+        A client of ``a/b`` belongs to ``a``, too; this is the deepest one.
+        """
+        return clusters_of_clients(self._database, session_id, round_number)
+
+    def get_cluster_model(self, session_id: str, path: str, *, round_number: int | None = None) -> ModelRow:
+        """The model of a cluster after a round; without one, the last that it had."""
+        found = self.list_models(session_id, cluster=path)
+        if round_number is None and found:
+            return found[-1]
+        current = self.list_clusters(session_id, round_number=round_number)
+        for model in current:
+            if model.cluster == path:
+                return model
+        when = "" if round_number is None else f" after round {round_number}"
+        if not current:
+            current, when = self.list_models(session_id, cluster=None), when if found else ""
+        raise no_cluster(path, sorted({model.cluster for model in current} - {""}), session_id, when)
 
     def list_kept_models(self, *, session_id: str | None = None, digest: str | None = None) -> list[ModelRow]:
-        """Models that are not pruned, optionally of a session or with a digest, by session and round."""
+        """Models that are not pruned, also those of clusters, optionally of a session or with a digest, by session and
+        round.
+        """
         where, parameters = where_of({"session_id": session_id, "digest": digest})
         rows = self._database.rows(
-            f"{MODELS.select}{where}{' and' if where else ' where'} pruned is null order by session_id, round_number",
+            f"{MODELS.select}{where}{' and' if where else ' where'} pruned is null"
+            " order by session_id, round_number, cluster",
             parameters,
         )
         return [MODELS.decode(row) for row in rows]
@@ -437,7 +493,11 @@ class StateStore:
             )
 
     def model_trail(self, model_id: str) -> list[ModelRow]:
-        """The model, its parent, and so on back to its seed model."""
+        """The model, its parent, and so on back to its seed model; of a cluster's model, all that it comes from."""
+        if "/" in model_id:
+            models = self.list_models(model_id.partition("/")[0].rpartition(".")[0], cluster=None)
+            if found := trail_of(models, model_id):
+                return found
         rows = self._database.rows(
             "with recursive trail (id, parent_id, depth) as ("
             "select model_id, parent_id, 0 from models where model_id = :model_id"

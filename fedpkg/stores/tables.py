@@ -13,6 +13,7 @@ from fedpkg.errors import StoreError
 from fedpkg.stores.base import (
     ClientHistoryRow,
     ClientRow,
+    ClusterClientRow,
     CombinerRow,
     MetricRow,
     ModelRow,
@@ -177,7 +178,8 @@ CLIENT_HISTORY = Table(
     ("session_id", "client_id"),
     json=frozenset({"train_metrics", "validation_metrics"}),
 )
-MODELS = Table("models", ModelRow, ("model_id",), json=frozenset({"contributors", "buffers"}))
+MODELS = Table("models", ModelRow, ("model_id",), json=frozenset({"contributors", "buffers", "parents"}))
+CLUSTER_CLIENTS = Table("cluster_clients", ClusterClientRow, ("session_id", "client_id", "round_number"))
 ROUNDS = Table(
     "rounds",
     RoundRow,
@@ -202,7 +204,7 @@ VALIDATIONS = Table("validations", ValidationRow, ("task_id",), json=frozenset({
 METRIC_ROWS = Table(
     "metric_rows",
     MetricRow,
-    ("session_id", "round_number", "phase", "metric"),
+    ("session_id", "round_number", "phase", "cluster", "metric"),
     json=frozenset({"deciles"}),
     free_text=frozenset({"metric"}),
 )

@@ -261,6 +261,32 @@ class CombinerResult:
     metrics: Mapping[str, Json] = field(default_factory=dict)
 
 
+@dataclass(frozen=True)
+class ClusterModel:
+    """The global model of a cluster of clients: of clients that were found alike, or of those below a combiner.
+
+    Args:
+        clients: the ids of the clients that belong to it now, also those that did not train in this round, and those
+            that are held out.
+        parents: the paths of those clusters of the round before from whose models it comes. Empty: the one of the same
+            path, or, if there was none, the session's global model.
+        num_examples: of what contributed to it in this round.
+    """
+
+    model: Weights
+    clients: tuple[str, ...]
+    parents: tuple[str, ...] = ()
+    num_examples: float = 0.0
+
+
+LONGEST_NAME = 100
+
+
+def is_name(name: str) -> bool:
+    """Whether this can be a name in the path of a combiner or of a cluster."""
+    return 0 < len(name) <= LONGEST_NAME and name.isprintable() and "/" not in name
+
+
 ENDED = "ended"  # `StepResult.finished` of a strategy that has done all that it was to do: there is no more to say
 
 
@@ -274,6 +300,11 @@ class StepResult:
         finished: why the session ends after this round. None: it continues.
         time_s: the session's virtual seconds after the step, if the strategy counts them. None: the controller counts
             them. Without a virtual clock it has no effect.
+        combiners: what each combiner of a tree did in the round.
+        clusters: the models of all clusters after the step, also of those that did not change, by their paths: names
+            with ``/`` between them (``a``, ``a/b``). A client may belong to ``a`` and ``a/b``, and has the model of the
+            deepest one. The models are also to be in the state, if the strategy needs them again. Empty: the session
+            has one global model.
     """
 
     state: State
@@ -281,6 +312,7 @@ class StepResult:
     finished: str | None = None
     time_s: float | None = None
     combiners: tuple[CombinerResult, ...] = ()
+    clusters: Mapping[str, ClusterModel] = field(default_factory=dict)
 
     @classmethod
     def of(cls, found: State | StepResult) -> StepResult:

@@ -71,7 +71,8 @@ class WithMaster:
         rounded = {id(own["model"]): state["model"]}
         step = changed(take_step(self.strategy, own, ctx), lambda request: _sent(request, dtypes, rounded), _Wide)
         result = StepResult.of((yield from step))
-        return replace(result, state=_with_master(result.state, dtypes))
+        clusters = {path: replace(one, model=_rounded(one.model, dtypes)) for path, one in result.clusters.items()}
+        return replace(result, state=_with_master(result.state, dtypes), clusters=clusters)
 
 
 def given_model(state: State, model: Weights, strategy: Strategy | SteppingStrategy) -> State:

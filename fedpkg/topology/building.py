@@ -13,11 +13,9 @@ from fedpkg.data.entities import Entities, as_text, entities_of
 from fedpkg.errors import ConfigError
 from fedpkg.samplers import make_sampler
 from fedpkg.strategies import make_strategy
-from fedpkg.strategies.base import Strategy
+from fedpkg.strategies.base import LONGEST_NAME, Strategy, is_name
 from fedpkg.strategies.traits import traits_of
 from fedpkg.strategies.tree import Combiner, TreeStrategy
-
-_LONGEST_NAME = 100
 
 
 @dataclass
@@ -93,10 +91,10 @@ def _check_names(parent: _Node, names: Sequence[str]) -> None:
     for name, times in Counter(names).items():
         if times > 1:
             raise ConfigError(f"{where}: {times} combiners are called {name!r}", hint="rename one", key="topology")
-        if not name or len(name) > _LONGEST_NAME or not name.isprintable() or "/" in name:
+        if not is_name(name):
             raise ConfigError(
                 f"{where}: {name!r:.120} cannot be the name of a combiner",
-                hint=f"use 1 to {_LONGEST_NAME} printable characters, and no '/'",
+                hint=f"use 1 to {LONGEST_NAME} printable characters, and no '/'",
                 key="topology",
             )
 

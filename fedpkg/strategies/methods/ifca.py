@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.errors import NotSaid
 from fedpkg.registry import NotNegative, Repeats
-from fedpkg.strategies.base import Replies, Reply, Request, State, Step, StepContext
+from fedpkg.strategies.base import ClusterModel, Replies, Reply, Request, State, Step, StepContext, StepResult
 from fedpkg.strategies.registry import register_asking_strategy
 from fedpkg.strategies.requests import enough, mean_of
 from fedpkg.strategies.traits import Traits
@@ -74,12 +74,24 @@ class Ifca:
             Request(payload=theta[j], clients=members[j], required=0) for j in members
         ]
         enough(trained, ctx.required)
+        examples: dict[str, float] = {}
+
+        def weight(reply: Reply) -> float:
+            return examples.setdefault(reply.client_id, reply.num_examples)
+
         for j, replies in zip(members, trained, strict=True):
             if len(replies.missing) < len(replies.asked):
-                theta[j] = mean_of(replies, theta[j], weight=lambda reply: reply.num_examples)
-        cluster_of = {**state["cluster_of"], **chosen}
-        biggest = max(range(len(theta)), key=lambda j: (list(cluster_of.values()).count(j), -j))
-        return {"model": theta[biggest], "clusters": theta, "cluster_of": cluster_of}
+                theta[j] = mean_of(replies, theta[j], weight=weight)
+        cluster_of: dict[str, int] = {**state["cluster_of"], **chosen}
+        clients = [tuple(name for name, its in cluster_of.items() if its == j) for j in range(len(theta))]
+        biggest = max(range(len(theta)), key=lambda j: (len(clients[j]), -j))
+        contributed = [math.fsum(examples.get(name, 0.0) for name in members.get(j, ())) for j in range(len(theta))]
+        return StepResult(
+            {"model": theta[biggest], "clusters": theta, "cluster_of": cluster_of},
+            clusters={
+                str(j): ClusterModel(theta[j], clients[j], num_examples=contributed[j]) for j in range(len(theta))
+            },
+        )
 
     def _loss(self, reply: Reply) -> float:
         metrics = reply.metrics if isinstance(reply.metrics, Mapping) else {}

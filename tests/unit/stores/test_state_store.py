@@ -16,6 +16,7 @@ from fedpkg.errors import NotFound, SessionError, StoreError
 from fedpkg.stores.base import (
     ClientHistoryRow,
     ClientRow,
+    ClusterChanges,
     MetricRow,
     ModelRow,
     PackageRow,
@@ -639,6 +640,102 @@ def test_model_trail_leads_back_to_the_seed_model(running: StateStore) -> None:
     assert running.model_trail("digits-1.0") == [model(0)]
     with pytest.raises(NotFound):
         running.model_trail("digits-1.9")
+
+
+def cluster(round_number: int, path: str, *parents: str, digest: str = "cc" * 32, **changes: object) -> ModelRow:
+    above = [parent if "." in parent else f"digits-1.{round_number - 1}/{parent}" for parent in parents]
+    changes = {"parents": above, "parent_id": above[0] if above else None, "digest": digest, **changes}
+    return model(round_number, model_id=f"digits-1.{round_number}/{path}", cluster=path, **changes)
+
+
+@pytest.fixture
+def clustered(running: StateStore) -> StateStore:
+    """Clusters a and b; then a splits and b stays; then a/x and b merge to c."""
+    rounds = [
+        ClusterChanges(
+            models=[cluster(1, "a", "digits-1.0"), cluster(1, "b", "digits-1.0", num_examples=3.5)],
+            clients={"client-0": "a", "client-1": "b"},
+        ),
+        ClusterChanges(
+            models=[cluster(2, "a/x", "a"), cluster(2, "a/y", "a", digest="dd" * 32)],
+            ended=["digits-1.1/a"],
+            clients={"client-0": "a/x"},
+        ),
+        ClusterChanges(
+            models=[cluster(3, "c", "a/x", "digits-1.1/b")],
+            ended=["digits-1.2/a/x", "digits-1.1/b"],
+            clients={"client-0": "c", "client-1": ""},
+        ),
+    ]
+    for number, changes in enumerate(rounds, 1):
+        running.begin_round(round_row(number))
+        for _ in range(2):  # committing again replaces the rows
+            running.commit_round(round_row(number, status="aggregated"), model(number), clusters=changes)
+    return running
+
+
+def test_models_of_clusters_are_current_until_another_replaces_them(clustered: StateStore) -> None:
+    def paths(number: int | None) -> dict[str, str]:
+        return {row.cluster: row.model_id for row in clustered.list_clusters("digits-1", round_number=number)}
+
+    assert paths(0) == {}
+    assert paths(1) == {"a": "digits-1.1/a", "b": "digits-1.1/b"}
+    assert paths(2) == {"a/x": "digits-1.2/a/x", "a/y": "digits-1.2/a/y", "b": "digits-1.1/b"}
+    assert paths(3) == paths(None) == {"a/y": "digits-1.2/a/y", "c": "digits-1.3/c"}
+    assert clustered.list_clusters("digits-1", round_number=1)[1] == cluster(
+        1, "b", "digits-1.0", num_examples=3.5, until_round=3
+    )
+    assert [row.cluster for row in clustered.list_models("digits-1")] == [""] * 4, "the session's own alone"
+    assert len(clustered.list_models("digits-1", cluster=None)) == 9
+    assert clustered.list_clusters("other") == []
+
+
+def test_clients_change_their_cluster_and_all_rounds_are_known(clustered: StateStore) -> None:
+    assert clustered.list_cluster_clients("digits-1", round_number=0) == {}
+    assert clustered.list_cluster_clients("digits-1", round_number=1) == {"client-0": "a", "client-1": "b"}
+    assert clustered.list_cluster_clients("digits-1", round_number=2) == {"client-0": "a/x", "client-1": "b"}
+    assert clustered.list_cluster_clients("digits-1") == {"client-0": "c"}
+
+
+def test_trail_of_a_clusters_model_goes_through_merges_and_splits(clustered: StateStore) -> None:
+    trail = [row.model_id for row in clustered.model_trail("digits-1.3/c")]
+    assert trail == ["digits-1.3/c", "digits-1.2/a/x", "digits-1.1/a", "digits-1.1/b", "digits-1.0"]
+    with pytest.raises(NotFound, match="there is no model"):
+        clustered.model_trail("digits-1.3/a")
+
+
+def test_model_of_a_cluster_is_found_by_its_path(clustered: StateStore) -> None:
+    for ref, found in {
+        "digits-1.3/c": "digits-1.3/c",
+        "digits-1/c": "digits-1.3/c",
+        "dig.3/a/y": "digits-1.2/a/y",
+        "digits-1/a": "digits-1.1/a",
+        "digits-1.2/b": "digits-1.1/b",
+    }.items():
+        assert clustered.get_model(ref).model_id == found, ref
+    assert clustered.get_model("cc" * 4).model_id == "digits-1.3/c", "the newest of several with these bytes"
+    with pytest.raises(NotFound, match=r"no cluster 'a' after round 3; it has a/y, c\n"):
+        clustered.get_model("digits-1.3/a")
+    with pytest.raises(NotFound, match=r"no cluster 'z'; it has a/y, c\n"):
+        clustered.get_model("digits-1/z")
+    with pytest.raises(NotFound, match=r"there is no model 'digits-2'"):
+        clustered.get_model("digits-2/a")
+
+
+def test_models_of_clusters_are_kept_or_pruned_as_others_are(clustered: StateStore) -> None:
+    clustered.set_pruned([cluster(1, "a", "digits-1.0", pruned="last 1")])
+    kept = [row.model_id for row in clustered.list_kept_models(session_id="digits-1")]
+    assert "digits-1.1/a" not in kept and "digits-1.1/b" in kept
+    assert len(clustered.list_kept_models(digest="cc" * 32)) == 3
+
+
+def test_aggregates_of_clusters_stand_beside_those_of_all_clients(clustered: StateStore) -> None:
+    key: dict[str, Any] = {"session_id": "digits-1", "round_number": 1, "phase": "validate", "metric": "loss"}
+    rows = [MetricRow(**key, num_clients=number, cluster=path) for path, number in (("", 2), ("a", 1), ("b", 1))]
+    clustered.finish_round(round_row(1, status="finished"), metric_rows=rows)
+    assert clustered.list_metric_rows("digits-1") == rows[:1]
+    assert clustered.list_metric_rows("digits-1", cluster="b") == rows[2:]
+    assert clustered.list_metric_rows("digits-1", cluster=None) == rows
 
 
 def test_models_of_one_session_or_of_all(running: StateStore) -> None:
