@@ -134,8 +134,8 @@ def infer(
     """
     import yaml
 
-    from fedpkg.clusters.finding import Finding
     from fedpkg.clusters.infer import infer as found_in
+    from fedpkg.clusters.method import Finding
     from fedpkg.errors import ConfigError
     from fedpkg.pictures.files import check_suffix, save_charts, write_file
     from fedpkg.topology.telling import some_of

@@ -33,6 +33,7 @@ Fine-tuning      ``fine_tuned(model, tune)`` before evaluation; ``personal_model
 ``gradient``     ``save(out, given=given, sets=gradients(model, given, loss, batches), …)``, also at several points.
 ``prox``         ``prox(model, given)`` and its ``correct_gradients()`` in the training loop.
 Data             ``open_data()``: the arrays of this client, also if it has only a reference to a large dataset.
+Clusters         ``save_label_histogram(out, labels, classes)``: the entry point ``label_histogram``.
 Statistics       ``load_records``, ``save_records``: named sets of NumPy arrays and JSON; no model, and no PyTorch.
 
 This package depends only on NumPy and PyTorch, which it imports when they are used, and on nothing else of fedpkg. It
@@ -45,6 +46,7 @@ from fedpkg.client.data import open_data
 from fedpkg.client.errors import ClientError
 from fedpkg.client.feddyn import FedDyn
 from fedpkg.client.gradients import gradient, gradients
+from fedpkg.client.labels import save_label_histogram
 from fedpkg.client.local import matching, norm_layers, only, others
 from fedpkg.client.logits import calibrated_logits, class_counts
 from fedpkg.client.mime import Mime
@@ -89,6 +91,7 @@ __all__ = [
     "prox",
     "proximal_term",
     "save",
+    "save_label_histogram",
     "save_metrics",
     "save_records",
     "task",

@@ -9,7 +9,7 @@ import numpy as np
 
 from fedpkg.clusters.from_scipy import Array
 from fedpkg.clusters.merges import Groups, Merge, in_order, merged, merges_of
-from fedpkg.errors import ConfigError
+from fedpkg.clusters.method import check_cut
 
 
 def agglomerative(distances: Array, cut: Mapping[str, Any]) -> Groups:
@@ -31,9 +31,8 @@ def agglomerative(distances: Array, cut: Mapping[str, Any]) -> Groups:
         ConfigError: the cut cannot be made of this number of clients.
     """
     count, merges = len(distances), merges_of(distances)
+    check_cut(cut, count)
     if "clusters" in cut:
-        if cut["clusters"] > count:
-            raise ConfigError(f"cut: {cut['clusters']} clusters of {count} clients", hint="give a smaller number")
         left = cut["clusters"]
     elif "distance" in cut:
         left = count - sum(merge.height <= cut["distance"] for merge in merges)
@@ -44,11 +43,6 @@ def agglomerative(distances: Array, cut: Mapping[str, Any]) -> Groups:
 
 def _by_size(distances: Array, merges: list[Merge], least: int, most: int) -> Groups:
     count = len(distances)
-    if not -(-count // most) <= count // least:
-        raise ConfigError(
-            f"cut: {count} clients cannot be divided into clusters of {least} to {most} clients",
-            hint="change cut.size, for example to lower its first number",
-        )
     groups = _branches(count, merges, most)
     while (small := min(groups, key=len)) and len(small) < least:
         others = [group for group in groups if group is not small]

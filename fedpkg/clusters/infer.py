@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
-from fedpkg.clusters.finding import Finding, find_clusters
+from fedpkg.clusters.finding import find_clusters
+from fedpkg.clusters.held import compared_with
+from fedpkg.clusters.method import Finding
 from fedpkg.clusters.tree import Clustering
 from fedpkg.clusters.vectors import attributes, histograms
 from fedpkg.data.clients import numbered_ids
@@ -163,8 +163,6 @@ def _compared(
                 ) from refused
             yield Reply(request.request_id, position, client_id, {"": weights}, num_examples)
 
-    if content != "weights":  # they are differences already
-        zeros = {name: torch.zeros_like(model[name]) for name in model.parameters}
-        model = Weights({**model, **zeros}, buffers=model.buffers)
     asked = {client_id for client_id, _, _ in found}
-    return Updates(replies(), model), [client_id for client_id in clients if client_id not in asked]
+    left_out = [client_id for client_id in clients if client_id not in asked]
+    return Updates(replies(), compared_with(model, content)), left_out

@@ -8,7 +8,7 @@ import numpy as np
 
 from fedpkg.clusters.from_scipy import Array
 from fedpkg.clusters.merges import Groups, in_order
-from fedpkg.errors import ConfigError
+from fedpkg.clusters.method import check_cut
 
 Labels: TypeAlias = "np.ndarray[Any, np.dtype[np.int_]]"
 _STARTS, _MOST_STEPS = 10, 300
@@ -28,8 +28,7 @@ def kmeans(squares: Array, count: int, *, seed: int) -> Groups:
     Raises:
         ConfigError: there are fewer clients than clusters.
     """
-    if count > len(squares):
-        raise ConfigError(f"cut: {count} clusters of {len(squares)} clients", hint="give a smaller number")
+    check_cut({"clusters": count}, len(squares))
     rng = np.random.default_rng(seed)
     runs = [_run(squares, count, rng) for _ in range(_STARTS)]
     _, labels = min(runs, key=lambda run: run[0])  # of equal ones the first

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
 
 import numpy as np
 import torch
 
 from fedpkg.clusters.from_scipy import Array, add_products, components
+from fedpkg.clusters.method import Distance
 from fedpkg.errors import AggregationError
 from fedpkg.strategies.updates.held import Updates
 
-Distance: TypeAlias = Literal["cosine", "euclidean"]
 _CANCELLED = 1e-4  # below this share of |a|^2 + |b|^2, |a - b|^2 has lost more than 4 of its 16 digits
 _LARGEST = 1e300  # of a squared norm: sums of two are finite
 _DIGITS = 2.0**40

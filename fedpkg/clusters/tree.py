@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import glob
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -86,6 +87,34 @@ class Clustering:
             x=Axis(f"{self.distance} distance"),
         )
 
+    def to_data(self) -> dict[str, Any]:
+        """The same as JSON."""
+        return {
+            "clients": list(self.clients),
+            "root": _as_data(self.root),
+            "merges": [[merge.left, merge.right, merge.height] for merge in self.merges],
+            "distance": self.distance,
+        }
+
+    @classmethod
+    def from_data(cls, data: Mapping[str, Any]) -> Clustering:
+        """The inverse of `to_data`."""
+        merges = tuple(Merge(int(left), int(right), float(height)) for left, right, height in data["merges"])
+        return cls(tuple(data["clients"]), _from_data(data["root"]), merges, data["distance"])
+
+    def named_after(self, places: Mapping[str, str], used: Collection[str], others: Collection[str]) -> Clustering:
+        """The same clusters, each with the name of the former cluster with which it shares most clients.
+
+        Of several such pairs, the one with the most clients counts first, then the first one. Other clusters get new
+        names. Below another parent, a cluster has another path, and is another cluster.
+
+        Args:
+            places: the paths of clients before.
+            used: paths that no new cluster gets.
+            others: names that no new cluster gets, such as those of clients.
+        """
+        return replace(self, root=_named_after(self.root, "", True, places, used, others))
+
 
 def clustering_of(
     clients: Sequence[str],
@@ -141,12 +170,47 @@ def _merges(distances: Array, groups: Groups) -> list[Merge]:
     return found
 
 
+def _as_data(cluster: Cluster) -> dict[str, Any]:
+    below = [_as_data(child) for child in cluster.children]
+    return {"name": cluster.name, "clients": list(cluster.clients), "height": cluster.height, "children": below}
+
+
+def _from_data(data: Mapping[str, Any]) -> Cluster:
+    return Cluster(data["name"], tuple(data["clients"]), data["height"], tuple(map(_from_data, data["children"])))
+
+
+def _named_after(
+    cluster: Cluster,
+    start: str,
+    lives_on: bool,
+    places: Mapping[str, str],
+    used: Collection[str],
+    others: Collection[str],
+) -> Cluster:
+    """``start``: of the paths below it. ``lives_on``: a former cluster has become this one."""
+    shared: Counter[tuple[int, str]] = Counter()
+    for number, child in enumerate(cluster.children) if lives_on else ():
+        for place in (places[client_id] for client_id in child.clients if client_id in places):
+            if place.startswith(start):
+                shared[number, place[len(start) :].partition("/")[0]] += 1
+    names: dict[int, str] = {}
+    for number, name in sorted(shared, key=lambda pair: (-shared[pair], *pair)):
+        if number not in names and name not in names.values():
+            names[number] = name
+    fresh = (name for name in _letters() if f"{start}{name}" not in used and name not in others)
+    children = []
+    for number, child in enumerate(cluster.children):
+        name = names.get(number) or next(fresh)
+        below = _named_after(child, f"{start}{name}/", number in names, places, used, others)
+        children.append(replace(below, name=name))
+    return replace(cluster, children=tuple(children))
+
+
+def _letters() -> Iterator[str]:
+    return (name for size in itertools.count(1) for name in map("".join, itertools.product(_LETTERS, repeat=size)))
+
+
 def _named(clusters: Sequence[Cluster], clients: Collection[str]) -> tuple[Cluster, ...]:
     """A combiner cannot have the name of a client beside it, so names of clients are not used."""
-    names = (
-        name
-        for size in itertools.count(1)
-        for name in map("".join, itertools.product(_LETTERS, repeat=size))
-        if name not in clients
-    )
+    names = (name for name in _letters() if name not in clients)
     return tuple(replace(cluster, name=name) for cluster, name in zip(clusters, names, strict=False))

@@ -176,7 +176,7 @@ class Asking:
         return {
             came.client_id: (came.num_examples or 0.0, came.metadata)
             for asked in self.counting
-            if asked.request.reply_kind in _OF_WEIGHTS
+            if asked.request.reply_kind in _OF_WEIGHTS and asked.request.contributes
             for came in asked.usable
         }
 

@@ -65,7 +65,7 @@ if TYPE_CHECKING:
     from fedpkg.formats.base import ModelForm
     from fedpkg.preflight import AnyStrategy
     from fedpkg.samplers.cohort import CohortSampler
-    from fedpkg.strategies.tree import TreeStrategy
+    from fedpkg.session.clustering import Combined
     from fedpkg.waist.executor import Executor
     from fedpkg.weights.weights import Weights
 
@@ -116,7 +116,7 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
     executor = here.held.enter_context(here.workshop.executor(config, on_disk, session.session_id, control))
     clients = _clients(here, config, package, strategy, sampler)
     ids = [client.client_id for client in clients]
-    tree = _tree(config, ids, package)
+    tree = _combined(config, clients, package)
     clients = with_nodes(config, clients, folder, package, Calls(home.root / CALLS))
     from fedpkg.controller.session import begin_session
 
@@ -124,6 +124,7 @@ def _begun(here: Running, config: RunConfig) -> SessionContext:
     if traits_of(strategy).has_model:
         weights, form = _seed(here, config, on_disk, executor, session, mark, strategy)
         warn_of_whole_numbers(config, weights, ids, strategy, sampler)
+        _check_shared(tree, weights)
     _estimate(here, config, len(clients), 0 if weights is None else weights.num_bytes)
     now = clock()
     store.add_package(_package_row(config, package, now))
@@ -154,15 +155,29 @@ def _clients(
     return clients
 
 
-def _tree(config: RunConfig, client_ids: Sequence[str], package: UnpackedPackage) -> TreeStrategy | None:
-    """The tree of combiners, if there is one. Raises an error: it is wrong, or the package lacks an entry point."""
-    from fedpkg.topology.building import tree_of
+def _combined(config: RunConfig, clients: Sequence[ClientData], package: UnpackedPackage) -> Combined | None:
+    """The tree of combiners or clusters, if there is one. Raises an error: it is wrong, or the package lacks an entry
+    point.
+    """
+    from fedpkg.session.clustering import combined
 
-    tree = tree_of(config, client_ids)
-    for one in () if tree is None else tree.root.everyone():
-        for name in (*traits_of(one.strategy).entry_points, *(name for name in one.arguments if name != "all")):
-            package.spec.entry_point(name)
-    return tree
+    found = combined(config, [client.client_id for client in clients], [client.path for client in clients])
+    if found is None:
+        return None
+    needed = list(found.traits.entry_points)
+    for one in found.root.everyone():
+        needed += [*traits_of(one.strategy).entry_points, *(name for name in one.arguments if name != "all")]
+    for name in needed:
+        package.spec.entry_point(name)
+    return found
+
+
+def _check_shared(tree: Combined | None, seed_model: Weights) -> None:
+    """Raises ConfigError: tensors that clusters are to share do not exist."""
+    from fedpkg.clusters.strategy import ClusteredStrategy
+
+    if isinstance(tree, ClusteredStrategy):
+        tree.shared_names(seed_model)
 
 
 def _estimate(here: Running, config: RunConfig, num_clients: int, model_bytes: int) -> None:

@@ -61,6 +61,10 @@ def resolved(config: RunConfig, places: Places) -> RunConfig:
         from fedpkg.topology.section import resolve_topology
 
         topology = resolve_topology(topology, places)
+        if topology.get("infer"):
+            from fedpkg.clusters.section import check_infer
+
+            check_infer(topology, places)
     tracking = list(config.tracking)
     if tracking:
         from fedpkg.tracking.registry import resolve_tracking

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from fedpkg.controller.events import Watcher
     from fedpkg.dispatch.site import PackageOnDisk
     from fedpkg.formats.base import ModelForm
-    from fedpkg.strategies.tree import TreeStrategy
+    from fedpkg.session.clustering import Combined
 
 
 @dataclass(frozen=True)
@@ -75,7 +75,7 @@ def context_of(
     package: PackageOnDisk,
     form: ModelForm,
     executor: Executor,
-    tree: TreeStrategy | None,
+    tree: Combined | None,
 ) -> SessionContext:
     from fedpkg.controller.context import SessionContext
     from fedpkg.controller.events import RoundsAnnounced

@@ -94,12 +94,14 @@ def _context(
     here: Running, session: SessionRow, config: RunConfig, package: PackageOnDisk, executor: Executor
 ) -> SessionContext:
     from fedpkg.formats.base import WITHOUT_MODEL, ModelForm
-    from fedpkg.topology.building import tree_of
+    from fedpkg.session.clustering import combined
 
     seed = next((row for row in here.store.list_models(session.session_id, limit=1) if row.round_number == 0), None)
     form = WITHOUT_MODEL if seed is None else ModelForm(seed.suffix, seed.keys)  # type: ignore[arg-type]
-    ids = [client.client_id for client in here.store.list_clients(session.session_id)]
-    ctx = context_of(here, session, config, package, form, executor, tree_of(config, ids))
+    clients = here.store.list_clients(session.session_id)
+    data = [None if client.data_path is None else here.home.root / client.data_path for client in clients]
+    tree = combined(config, [client.client_id for client in clients], data)
+    ctx = context_of(here, session, config, package, form, executor, tree)
     _check_still_without(ctx, seed)
     if session.rules < 2 and seed is not None:
         check_former_shares(ctx, seed)

@@ -69,6 +69,7 @@ class Request:
             the validation of this round's model. They are recorded, averaged and shown as such. None: neither.
         as_files: replies of records are not opened: they have a ``file`` instead of ``records``.
         seed_number: the seeds of the tasks derive from it. None: from the number of the request in its round.
+        contributes: whether the clients that answer with weights count as contributors to the model.
     """
 
     request_id: str = ""
@@ -91,6 +92,7 @@ class Request:
     phase: Literal["train", "validate"] | None = None
     as_files: bool = False
     seed_number: int | None = None
+    contributes: bool = True
 
 
 @dataclass(frozen=True)

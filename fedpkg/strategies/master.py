@@ -87,6 +87,19 @@ def without_model(state: State) -> State:
     return {name: value for name, value in state.items() if name not in ("model", _KEY)}
 
 
+def wide_model(state: State) -> Weights:
+    """The float32 model of a state, if it has one; else its model."""
+    model: Weights = state[_KEY] if _KEY in state else state["model"]
+    return model
+
+
+def with_wide_model(state: State, model: Weights) -> State:
+    """The state with another `wide_model`."""
+    if _KEY not in state:
+        return {**state, "model": model}
+    return _with_master({**state, "model": model}, _half_dtypes(state["model"]))
+
+
 def _with_master(state: State, dtypes: Dtypes) -> State:
     return {**state, "model": _rounded(state["model"], dtypes), _KEY: state["model"]}
 

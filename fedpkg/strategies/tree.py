@@ -61,6 +61,7 @@ class Combiner:
         sampler: chooses clients of its whole subtree, anew in each of its rounds (a `CohortSampler`). None: those that
             the nearest combiner above has chosen; of the root, those of the session's sampler.
         said: the name of its strategy, for people.
+        keeps_model: it goes on from its own model, and not from the one that it receives.
     """
 
     path: str
@@ -74,6 +75,7 @@ class Combiner:
     arguments: Mapping[str, Mapping[str, Json]] = field(default_factory=dict)
     sampler: Any = None
     said: str = ""
+    keeps_model: bool = False
 
     @property
     def shown(self) -> str:
@@ -295,6 +297,8 @@ class _Open:
                 kept = self.work.states.get(path)
                 if kept is None:
                     self._state = self._strategy.init(self._model)
+                elif self.combiner.keeps_model:
+                    self._state, self._model = kept, kept["model"]
                 else:
                     self._state = given_model(kept, self._model, self._strategy)
             self._next_round()
@@ -421,7 +425,7 @@ class _Open:
         link_s = self.work.ctx.clock.link(combiner.path, self._model.num_bytes) if combiner.path else 0.0
         self.outcome = _Outcome(result.model, self.examples, self._numbers, self._virtual_s + link_s, result)
         if combiner.path:
-            self.work.states[combiner.path] = without_model(self._state)
+            self.work.states[combiner.path] = self._state if combiner.keeps_model else without_model(self._state)
         self._record()
         self._let_go()
 

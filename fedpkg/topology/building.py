@@ -7,6 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import msgspec
+
 from fedpkg.config import RunConfig
 from fedpkg.data.clients import matching
 from fedpkg.data.entities import Entities, as_text, entities_of
@@ -48,6 +50,40 @@ def tree_of(config: RunConfig, client_ids: Sequence[str]) -> TreeStrategy | None
         _by_entities(root, entities, client_ids, by, defaults)
     else:
         _declared(root, section, client_ids, config)
+    return TreeStrategy(_made(root, config))
+
+
+def tree_of_clusters(
+    config: RunConfig, client_ids: Sequence[str], clusters: Mapping[str, Sequence[str]]
+) -> TreeStrategy:
+    """The tree of clusters that were found, given the clients of each by its path; all have ``topology.defaults``.
+
+    Clusters with own models have the session's strategy and keep their models; all above them take means. Without
+    clusters, all clients are below the root.
+
+    Raises:
+        ConfigError: the strategy cannot be there.
+    """
+    section: Mapping[str, Any] = config.topology or {}
+    own, defaults = section["infer"].get("own_models", False), dict(section.get("defaults") or {})
+    root = _Node("", {"rounds": section.get("rounds", 1)}, [] if clusters else list(client_ids))
+    nodes = {"": root}
+    above = {**defaults, "strategy": {"name": "fedavg"}} if own else defaults
+    for path, clients in clusters.items():
+        at = root
+        for step in path.split("/"):
+            below = _below(at.path, step)
+            if below not in nodes:
+                nodes[below] = _Node(below, above)
+                at.children.append(nodes[below])
+            at = nodes[below]
+        at.clients = list(clients)
+        at.given = {**defaults, **({"strategy": config.strategy, "keeps_model": True} if own else {})}
+    for node in nodes.values():
+        number = len(node.clients) + len(node.children)
+        node.given = {**node.given, "required": min(node.given.get("required", 1), number)}
+    if own and clusters:
+        config = msgspec.structs.replace(config, strategy={"name": "fedavg"})
     return TreeStrategy(_made(root, config))
 
 
@@ -205,6 +241,7 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
             arguments=has["arguments"],
             said=str(has["strategy"]["name"]),
             sampler=make_sampler(node.given["sampler"]) if node.given.get("sampler") else None,
+            keeps_model=node.given.get("keeps_model", False),
         )
     return made[""]
 

@@ -16,7 +16,7 @@ from fedpkg.types import Json
 from fedpkg.yaml_places import read_yaml
 
 _MAX_BYTES = 4 << 20
-_SHAPES = ("children", "fanout", "by", "from")
+_SHAPES = ("children", "fanout", "by", "from", "infer")
 
 
 class CombinerConfig(Section, frozen=True):
@@ -62,7 +62,7 @@ class CombinerConfig(Section, frozen=True):
 
 class TopologyConfig(Section, frozen=True):
     """The tree of combiners between the controller and the clients. The root has `strategy`, `sampler` and
-    `round.required` of the run.yaml. The tree is given by one of `children`, `fanout`, `by` and `from`.
+    `round.required` of the run.yaml. The tree is given by one of `children`, `fanout`, `by`, `from` and `infer`.
     """
 
     rounds: Annotated[Count, about("Number of rounds of the root in each round of the session.")] = 1
@@ -94,13 +94,20 @@ class TopologyConfig(Section, frozen=True):
         Literal["entities"] | None,
         about("`entities`: each entity that is the parent of others is a combiner.", "entities"),
     ] = msgspec.field(default=None, name="from")
+    infer: Annotated[
+        dict[str, Any] | None,
+        about(
+            "Clusters of clients that are found during the run: from what, how, and whether they keep own models.",
+            {"from": "updates", "cut": {"clusters": 4}, "own_models": True},
+        ),
+    ] = None
     others: Annotated[
         Literal["root", "refuse"],
         about("Clients that no pattern matches: `root` puts them directly below the root, `refuse` is an error."),
     ] = "refuse"
     defaults: Annotated[
         dict[str, Any],
-        about("Keys of the combiners that `fanout`, `by` or `from` make, such as rounds.", {"rounds": 2}),
+        about("Keys of the combiners that `fanout`, `by`, `from` or `infer` make, such as rounds.", {"rounds": 2}),
     ] = {}
 
 
@@ -121,8 +128,8 @@ def resolve_topology(section: Mapping[str, Json], places: Places) -> dict[str, J
         )
         raise ConfigError(
             f"{places.where(root)}: 'topology' has {what}; one of them describes the tree",
-            hint="children: [{name: north, clients: [client-0, client-1]}, …], fanout: [4, 8], by: region, or "
-            "from: entities",
+            hint="children: [{name: north, clients: [client-0, client-1]}, …], fanout: [4, 8], by: region, "
+            "from: entities, or infer: {cut: {clusters: 4}}",
             key="topology",
         )
     if section.get("clients") and given not in (["children"], []):

@@ -43,7 +43,8 @@ def measure(folder):
     """In a process of its own: wall and CPU seconds, and the most memory that was no mapped file."""
     import torch
 
-    from fedpkg.clusters.finding import Finding, find_clusters
+    from fedpkg.clusters.finding import find_clusters
+    from fedpkg.clusters.method import Finding
     from fedpkg.formats.model_file import read_model
     from fedpkg.strategies.base import Reply
     from fedpkg.strategies.updates.held import Updates

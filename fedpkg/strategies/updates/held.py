@@ -61,6 +61,11 @@ class Updates:
     def __len__(self) -> int:
         return len(self._held) if self._groups is None else len(self._groups)
 
+    @property
+    def held(self) -> Sequence[Weights]:
+        """The updates, in the order of the clients. Tensors may be mapped from files of this round."""
+        return self._held
+
     def grouped(self, groups: Sequence[Sequence[int]] | None) -> Updates:
         """The means of groups of these updates, which are computed piece by piece. None: the updates without groups.
 

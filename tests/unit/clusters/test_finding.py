@@ -14,9 +14,10 @@ import pytest
 import torch
 from digits import permuted, rotated, updates_of
 
-from fedpkg.clusters.finding import Finding, find_clusters
+from fedpkg.clusters.finding import find_clusters
 from fedpkg.clusters.kmeans import kmeans
 from fedpkg.clusters.merges import merged, merges_of
+from fedpkg.clusters.method import Finding
 from fedpkg.clusters.points import points_of
 from fedpkg.errors import AggregationError, ConfigError
 from fedpkg.formats.base import ModelForm

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from federation import Federation
 
-from fedpkg.clusters.finding import Finding
 from fedpkg.clusters.infer import infer, updates_of_session
+from fedpkg.clusters.method import Finding
 from fedpkg.clusters.points import points_of
 from fedpkg.clusters.vectors import attributes, histograms
 from fedpkg.data.manifest import Entry, Manifest

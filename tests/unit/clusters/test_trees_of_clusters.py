@@ -11,8 +11,9 @@ import torch
 import yaml
 from digits import rotated, trained, updates_of
 
-from fedpkg.clusters.finding import Finding, find_clusters
+from fedpkg.clusters.finding import find_clusters
 from fedpkg.clusters.joining import centres_of, nearest
+from fedpkg.clusters.method import Finding
 from fedpkg.clusters.points import Distance
 from fedpkg.clusters.tree import Clustering, clustering_of
 from fedpkg.config_reading import config_from_json
