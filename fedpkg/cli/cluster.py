@@ -16,7 +16,7 @@ from fedpkg.cli.options import Settings, common_options
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from fedpkg.config import RunConfig
+    from fedpkg.clusters.tree import Clustering
     from fedpkg.topology.telling import Told
 
 
@@ -47,6 +47,8 @@ def command() -> None:
 def tree(settings: Settings, ref: str, changes: tuple[str, ...], picture: Path | None) -> None:
     """Show the combiners of a run.yaml or a session.
 
+    Of a session that finds clusters, it shows the newest ones; its picture is their dendrogram.
+
     \b
       fedpkg cluster tree run.yaml topology.fanout=[2,3]
       fedpkg cluster tree digits --picture tree.svg
@@ -56,9 +58,9 @@ def tree(settings: Settings, ref: str, changes: tuple[str, ...], picture: Path |
 
     if picture is not None:
         check_suffix(picture)
-    found = _told(settings, ref, changes)
+    found, clusters = _told(settings, ref, changes)
     if picture is not None:
-        chart = chart_of(found)
+        chart = chart_of(found) if clusters is None else clusters.chart()
         save_charts([chart], picture, title=chart.title)
     if settings.json:
         output.document([asdict(one) for one in found])
@@ -191,7 +193,23 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
     \b
       fedpkg cluster check run.yaml
     """
-    found = _told(settings, run_yaml, changes)
+    from fedpkg.clusters.section import infer_of
+    from fedpkg.data.clients import client_names
+    from fedpkg.session.clustering import combined, is_inferred
+    from fedpkg.session.configuration import load
+
+    config = load(Path(run_yaml), changes).config
+    if is_inferred(config):
+        ids = client_names(config.clients)
+        combined(config, ids, [None] * len(ids))
+        infer = infer_of(config.topology or {})
+        facts = {"clients": len(ids), "found_in_round": infer.first, "found_from": infer.source}
+        if settings.json:
+            output.document(facts)
+        else:
+            output.result(f"{run_yaml}: clusters of {len(ids)} clients are found in round {infer.first}")
+        return
+    found, _ = _told(settings, run_yaml, changes)
     levels = 1 + max(one.depth for one in found)
     facts = {"combiners": len(found) - 1, "levels": levels, "clients": found[0].num_clients}
     if settings.json:
@@ -202,28 +220,33 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
     )
 
 
-def _told(settings: Settings, ref: str, changes: tuple[str, ...]) -> Sequence[Told]:
-    from fedpkg.config_reading import config_from_json
+def _told(settings: Settings, ref: str, changes: tuple[str, ...]) -> tuple[Sequence[Told], Clustering | None]:
+    """The combiners, and how clusters were found, if they are clusters that were found."""
     from fedpkg.data.clients import client_names
     from fedpkg.errors import ConfigError
+    from fedpkg.session.clustering import is_inferred, tree_of_session
     from fedpkg.session.configuration import load
     from fedpkg.session.record import find_session
     from fedpkg.topology.building import tree_of
     from fedpkg.topology.telling import told
 
-    config: RunConfig
+    clusters = None
     if changes or Path(ref).suffix in (".yaml", ".yml") or Path(ref).is_file():
         config = load(Path(ref), changes).config
-        ids = client_names(config.clients)
+        if is_inferred(config):
+            raise ConfigError(
+                f"{ref}: its clusters are found during the run",
+                hint="fedpkg cluster check RUN.yaml, and after its run: fedpkg cluster tree SESSION",
+                key="topology.infer",
+            )
+        found = tree_of(config, client_names(config.clients))
     else:
         with settings.reading() as (_, store):
-            session = find_session(store, ref)
-            config = config_from_json(session.config)
-            ids = [client.client_id for client in store.list_clients(session.session_id)]
-    if (found := tree_of(config, ids)) is None:
+            found, clusters = tree_of_session(store, find_session(store, ref))
+    if found is None:
         raise ConfigError(
             f"{ref} has no tree of combiners: the controller combines all updates",
             hint="describe one in the section topology of a run.yaml (fedpkg config explain topology)",
             key="topology",
         )
-    return told(found.root)
+    return told(found.root), clusters

@@ -44,7 +44,7 @@ def accounts(paths: Sequence[str], combiners: Sequence[CombinerRow], requests: S
     """The accounts of combiners, in the order of their paths."""
     found: dict[str, Account] = {path: Account(path) for path in paths}
     for row in combiners:
-        one = found[row.path]
+        one = found.setdefault(row.path, Account(row.path))  # of clusters that are no more, too
         one.rounds += row.rounds
         one.failed += row.status == "failed"
         one.reason = row.reason or one.reason
@@ -93,13 +93,12 @@ def with_those_above(path: str) -> list[str]:
 
 def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_number: int | None) -> None:
     """A row for each combiner, in all rounds or in one."""
-    from fedpkg.config_reading import config_from_json
-    from fedpkg.topology.building import tree_of
+    from fedpkg.session.clustering import tree_of_session
     from fedpkg.topology.telling import ROOT, indented
 
     combiners = store.list_combiners(session.session_id, round_number=round_number)
-    ids = [client.client_id for client in store.list_clients(session.session_id)]
-    if (tree := tree_of(config_from_json(session.config), ids)) is None:
+    tree, _ = tree_of_session(store, session)
+    if tree is None:
         raise ConfigError(
             f"session {session.session_id} has no tree of combiners",
             hint="a run has one if its run.yaml has a section topology",

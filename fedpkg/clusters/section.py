@@ -13,6 +13,7 @@ from fedpkg.config_shape import Places, check_shape
 from fedpkg.errors import ConfigError
 
 Source = Literal["updates", "label_histogram", "attributes"]
+INFER = "infer"  # key of the topology, and of a session's state
 LABEL_HISTOGRAM = "label_histogram"  # the usual entry point that writes it
 _MOST_LEVELS = 100
 _Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]

@@ -14,7 +14,7 @@ from fedpkg.clusters.finding import find_clusters
 from fedpkg.clusters.held import Answered, Held, compared_with
 from fedpkg.clusters.joining import centres_of, nearest
 from fedpkg.clusters.labels import counts_in, request_for, vectors_of
-from fedpkg.clusters.section import InferConfig
+from fedpkg.clusters.section import INFER, InferConfig
 from fedpkg.clusters.tree import Clustering
 from fedpkg.errors import AggregationError, ConfigError, SessionFailed
 from fedpkg.log import event
@@ -41,7 +41,6 @@ from fedpkg.weights.fold import MeanFold
 from fedpkg.weights.weights import Weights
 
 logger = logging.getLogger("fedpkg.clusters")
-INFER = "infer"  # key of the state
 FIRST, JOIN = "clusters", "join"  # ids of requests
 Build: TypeAlias = Callable[[Mapping[str, Sequence[str]]], TreeStrategy]
 
@@ -400,7 +399,11 @@ class _Round:
     ) -> tuple[State, dict[str, ClusterModel]]:
         """The state with equal shared tensors and the session's model, and the models of the clusters."""
         states: dict[str, State] = dict(state[COMBINERS])
-        rows = {row.path: row for row in combiners if row.path in clusters and not row.reason and row.num_examples}
+        rows = {
+            row.path: row
+            for row in combiners
+            if row.path in clusters and row.num_failed < row.num_reports and row.num_examples
+        }
         names = self.of.shared_names(self.model)
         if names and rows:
             wide = {path: wide_model(states[path]).filter(names.__contains__) for path in rows}

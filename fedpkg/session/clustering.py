@@ -7,12 +7,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedpkg.clusters.method import check_cut
-from fedpkg.clusters.section import LABEL_HISTOGRAM, InferConfig, infer_of
+from fedpkg.clusters.section import INFER, LABEL_HISTOGRAM, InferConfig, infer_of
 from fedpkg.config import RunConfig
-from fedpkg.errors import ConfigError
+from fedpkg.config_reading import config_from_json
+from fedpkg.errors import ConfigError, SessionError
+from fedpkg.stores.base import SessionRow
 
 if TYPE_CHECKING:
     from fedpkg.clusters.strategy import ClusteredStrategy
+    from fedpkg.clusters.tree import Clustering
+    from fedpkg.stores.sql import StateStore
     from fedpkg.strategies.traits import Traits
     from fedpkg.strategies.tree import TreeStrategy
     from fedpkg.strategies.updates.held import Updates
@@ -74,6 +78,34 @@ def combined(config: RunConfig, client_ids: Sequence[str], data: Sequence[Path |
         )
     _check_cut(config, client_ids, infer, known)
     return found
+
+
+def tree_of_session(store: StateStore, session: SessionRow) -> tuple[TreeStrategy | None, Clustering | None]:
+    """The tree of a session; of one that finds clusters, that of the newest ones, and how they were found.
+
+    Raises:
+        SessionError: no clusters have been found yet.
+    """
+    from fedpkg.clusters.tree import Clustering
+    from fedpkg.topology.building import tree_of, tree_of_clusters
+
+    config = config_from_json(session.config)
+    ids = [client.client_id for client in store.list_clients(session.session_id)]
+    if not is_inferred(config):
+        return tree_of(config, ids), None
+    saved = store.load_strategy_state(session.session_id)
+    state: Any = {} if saved is None else saved[1].get(INFER, {})
+    if "found" not in state:
+        raise SessionError(
+            f"session {session.session_id} has found no clusters yet",
+            hint="they are found in round topology.infer.first",
+        )
+    found = Clustering.from_data(state["found"])
+    members: dict[str, list[str]] = {path: [] for path in found.leaves()}
+    for client_id in ids:
+        if client_id in state["places"]:
+            members[state["places"][client_id]].append(client_id)
+    return tree_of_clusters(config, ids, members), found
 
 
 def _check_strategy(name: str, traits: Traits, infer: InferConfig) -> None:
