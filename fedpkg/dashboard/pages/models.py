@@ -36,12 +36,13 @@ def all_models(asked: Asked) -> Page:
 def models_table(asked: Asked, session_id: str) -> Table:
     def source(_sort: str, offset: int, limit: int) -> tuple[Sequence[Row], int]:
         part = list_models(asked.at, session_id, skip=offset, limit=limit)
-        return [_row(one) for one in part.items], part.total
+        return [model_row(one) for one in part.items], part.total
 
     return table_from(asked, "models", COLUMNS, source, caption="Models, newest first", empty="There is no model yet.")
 
 
-def _row(one: Model) -> Row:
+def model_row(one: Model) -> Row:
+    """A model as a row of a table."""
     return {
         "model_id": one.model_id,
         "round": one.round_number,

@@ -1,0 +1,82 @@
+"""One client: in a session, and over all sessions of the home."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedpkg.api.clients import client_history, get_client
+from fedpkg.api.tasks import list_failures, list_tasks
+from fedpkg.dashboard.asked import Asked, address
+from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.pages.failures import COLUMNS, task_row
+from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
+from fedpkg.dashboard.tables import Column, Row, table_of
+
+RECENT_FAILURES = 20
+
+
+def page(asked: Asked) -> Page:
+    detail = session_of(asked)
+    session_id, client_id = detail.summary.session_id, asked.names["client_id"]
+    client = get_client(asked.at, session_id, client_id)
+    tasks = [task_row(one) for one in list_tasks(asked.at, session_id, client_id=client_id)]
+    columns = [
+        Column("round", "round", "whole"),
+        Column("entry_point", "entry point", link=lambda row: address("tasks", row["task_id"])),
+        Column("status", "state", "state"),
+        Column("failure", "failure"),
+        Column("seconds", "time", "seconds"),
+        Column("started_at", "started", "time"),
+    ]
+    failures = [task_row(one) for one in list_failures(asked.at, session_id, client_id=client_id).items]
+    parts = {
+        "tasks": table_of(asked, "tasks", columns, tasks, caption="Its tasks", sort="-started_at", per_page=20),
+        "failures": table_of(
+            asked, "failures", COLUMNS, failures[:RECENT_FAILURES], caption="Its last failures", empty="No task failed."
+        ),
+        "metrics": _metrics(asked, client.train_metrics, client.validation_metrics),
+    }
+    trail = trail_of(detail, ("Clients", address("sessions", session_id, "clients")))
+    return Page(f"How does {client_id} do?", values_of(detail, "Clients", client=client), parts, (), trail)
+
+
+def _metrics(asked: Asked, train: Any, validation: Any) -> Any:
+    rows: list[Row] = [
+        {"metric": name, "train": train.get(name), "validation": validation.get(name)}
+        for name in dict.fromkeys((*validation, *train))
+    ]
+    columns = [
+        Column("metric", "metric"),
+        Column("train", "with its last update", "number"),
+        Column("validation", "in its last validation", "number"),
+    ]
+    return table_of(asked, "metrics", columns, rows, caption="What it reported last", empty="It has no numbers yet.")
+
+
+def history(asked: Asked) -> Page:
+    client_id = asked.names["client_id"]
+    rows = [
+        {
+            "session_id": one.session_id,
+            "status": one.session_status,
+            "strategy": one.strategy,
+            "num_examples": one.num_examples,
+            "times_asked": one.times_asked,
+            "times_counted": one.times_counted,
+            "num_failed": one.num_failed,
+            "created_at": one.created_at,
+        }
+        for one in client_history(asked.at, client_id)
+    ]
+    columns = [
+        Column("session_id", "session", link=lambda row: address("sessions", row["session_id"], "clients", client_id)),
+        Column("status", "state", "state"),
+        Column("strategy", "strategy"),
+        Column("num_examples", "examples", "number"),
+        Column("times_asked", "rounds asked", "whole"),
+        Column("times_counted", "counted", "whole"),
+        Column("num_failed", "failed tasks", "whole"),
+        Column("created_at", "started", "time"),
+    ]
+    table = table_of(asked, "sessions", columns, rows, caption="Sessions with this client", sort="-created_at")
+    return Page(f"In which sessions did {client_id} take part?", {}, {"sessions": table}, (), (("Sessions", "/"),))

@@ -1,0 +1,72 @@
+"""The failed tasks of a session."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from fedpkg.api.tasks import Task, failure_kinds, list_failures
+from fedpkg.dashboard.asked import Asked, address
+from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
+from fedpkg.dashboard.tables import Column, Row, table_from, table_of
+
+COLUMNS = (
+    Column("round", "round", "whole", is_sortable=False),
+    Column("client_id", "client", link=lambda row: address("tasks", row["task_id"]), is_sortable=False),
+    Column("entry_point", "entry point", is_sortable=False),
+    Column("failure", "failure", is_sortable=False),
+    Column("message", "message", is_sortable=False),
+    Column("attempt", "attempt", "whole", is_sortable=False),
+    Column("seconds", "time", "seconds", is_sortable=False),
+    Column("started_at", "started", "time", is_sortable=False),
+)
+
+
+def page(asked: Asked) -> Page:
+    detail = session_of(asked)
+    session_id = detail.summary.session_id
+    kind, client = asked.get("kind"), asked.get("client")
+    kinds = failure_kinds(asked.at, session_id)
+    notes: tuple[str, ...] = ()
+
+    def source(_sort: str, offset: int, limit: int) -> tuple[Sequence[Row], int]:
+        nonlocal notes
+        part = list_failures(
+            asked.at, session_id, kind=kind or None, client_id=client or None, skip=offset, limit=limit
+        )
+        notes = part.notes
+        return [task_row(one) for one in part.items], part.total
+
+    empty = "No failed task fits these filters." if kind or client else "No task failed."
+    table = table_from(asked, "failures", COLUMNS, source, caption="Failed tasks, newest first", empty=empty)
+    by_kind = table_of(
+        asked,
+        "kinds",
+        [
+            Column("kind", "failure", link=lambda row: asked.url(kind=row["kind"])),
+            Column("total", "tasks", "whole"),
+            Column("rounds", "rounds", "whole", about="rounds with such a failure"),
+        ],
+        [{"kind": one.kind, "total": one.total, "rounds": len(one.by_round)} for one in kinds],
+        caption="Failures by kind",
+        sort="-total",
+        empty="No task failed.",
+    )
+    values = values_of(detail, "Failures", kind=kind, client=client, kinds=[one.kind for one in kinds])
+    return Page("Which tasks failed, and why?", values, {"kinds": by_kind, "failures": table}, notes, trail_of(detail))
+
+
+def task_row(one: Task) -> Row:
+    """A task as a row of a table."""
+    return {
+        "task_id": one.task_id,
+        "round": one.round_number,
+        "client_id": one.client_id,
+        "entry_point": one.entry_point,
+        "status": one.status,
+        "failure": one.failure,
+        "message": None if one.message is None else one.message[:300],
+        "attempt": one.attempt,
+        "seconds": one.seconds,
+        "started_at": one.started_at,
+    }

@@ -1,0 +1,51 @@
+"""The tree of combiners of a session."""
+
+from __future__ import annotations
+
+from fedpkg.api.topology import get_topology
+from fedpkg.dashboard.asked import Asked
+from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
+from fedpkg.dashboard.tables import Column, table_of
+
+COLUMNS = (
+    Column("path", "combiner"),
+    Column("strategy", "strategy"),
+    Column("rounds", "rounds", "whole"),
+    Column("failed", "failed", "whole", about="rounds of the session in which it failed"),
+    Column("reason", "why it failed last"),
+    Column("num_ok", "replies ok", "whole"),
+    Column("num_asked", "of asked", "whole"),
+    Column("weight", "weight", "number"),
+    Column("num_examples", "examples", "number"),
+    Column("clients", "clients below it", "whole"),
+    Column("bytes_down", "down", "bytes"),
+    Column("bytes_up", "up", "bytes"),
+    Column("seconds", "time", "seconds"),
+)
+
+
+def page(asked: Asked) -> Page:
+    detail = session_of(asked)
+    found = get_topology(asked.at, detail.summary.session_id)
+    rows = [
+        {
+            "path": one.path or "(root)",
+            "strategy": one.strategy,
+            "rounds": one.rounds,
+            "failed": one.failed,
+            "reason": one.reason,
+            "num_ok": one.num_ok,
+            "num_asked": one.num_asked,
+            "weight": one.weight,
+            "num_examples": one.num_examples,
+            "clients": len(one.clients),
+            "bytes_down": one.bytes_down,
+            "bytes_up": one.bytes_up,
+            "seconds": one.seconds,
+        }
+        for one in found.combiners
+    ]
+    table = table_of(asked, "combiners", COLUMNS, rows, caption="Combiners", empty="This session has no tree.")
+    title = "How are updates combined on their way up?"
+    return Page(title, values_of(detail, "Topology"), {"combiners": table}, (), trail_of(detail))
