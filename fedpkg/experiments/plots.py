@@ -6,14 +6,9 @@ import statistics
 from collections.abc import Sequence
 
 from fedpkg.experiments.results import Group, Run, values_of
-from fedpkg.pictures.chart import Axis, Band, Curve, LineChart
+from fedpkg.pictures.chart import Band, Curve, LineChart
+from fedpkg.reporting.charts import AXES, compared_chart
 
-AXES = {
-    "round": Axis("round", "whole"),
-    "bytes": Axis("bytes down and up", "bytes"),
-    "calls": Axis("client calls", "whole"),
-    "seconds": Axis("seconds"),
-}
 BANDS = {"std": "mean ± standard deviation", "range": "smallest to largest", "none": ""}
 
 
@@ -29,7 +24,7 @@ def plot_of(
         runs = [(run, values) for run in group.runs if (values := values_of(run, metric, phase))]
         if runs:
             curves.append(_curve(group.label, runs, x, band))
-    return LineChart(title=f"{metric} by {AXES[x].label}", curves=curves, x=AXES[x], y=Axis(metric, log=log))
+    return compared_chart(metric, curves, x=AXES[x], log=log)
 
 
 def _curve(label: str, runs: Sequence[tuple[Run, dict[int, float]]], x: str, band: str) -> Curve:

@@ -10,17 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from fedpkg.controller.choosing import VIRTUAL_TIME
 from fedpkg.data.described import split_charts
 from fedpkg.pictures import html
 from fedpkg.pictures.axes import bytes_text, number_text
-from fedpkg.pictures.chart import Number
+from fedpkg.pictures.chart import Chart, Number
 from fedpkg.reporting.charts import (
     MOST_CURVES,
-    client_charts,
+    Step,
+    bytes_chart,
+    clients_chart,
     constant_metrics,
-    cost_charts,
     failure_chart,
     metric_charts,
+    phases_chart,
+    seconds_chart,
     trail_chart,
 )
 from fedpkg.reporting.measures import Measured, measured
@@ -199,7 +203,7 @@ def _clients(facts: Facts) -> Iterator[str]:
     metric = next((name for phase, name in facts.measured.metrics if phase == "validate"), None)
     values = {name: found.get(metric or "") for name, found in facts.last_values.items()}
     if metric and values:
-        yield html.figures(client_charts(values, metric, facts.last_validated))
+        yield html.figures([clients_chart(values.values(), metric, facts.last_validated)])
     failures = Counter(task.client_id for task in facts.failed)
     shown_clients = list(facts.clients)
     if len(shown_clients) > MOST_CLIENTS:
@@ -232,7 +236,8 @@ def _failures(facts: Facts) -> Iterator[str]:
         yield html.paragraph("No task failed.", look="quiet")
         return
     last = max((row.round_number for row in facts.rounds), default=1)
-    yield html.figures([failure_chart(facts.failed, max(last, 1))])
+    told = [(task.round_number, task.failure or "failed", 1) for task in facts.failed]
+    yield html.figures([failure_chart(told, max(last, 1))])
     kinds = Counter((task.failure or "failed", task.entry_point) for task in facts.failed)
     rows = [[kind, entry_point, str(number)] for (kind, entry_point), number in kinds.most_common()]
     yield html.table(["failure", "entry point", "tasks"], rows, numbers=(2,))
@@ -251,7 +256,20 @@ def _costs(facts: Facts) -> Iterator[str]:
     calls = sum(len(row.cohort) for row in facts.requests)
     pairs = [("bytes down", bytes_text(down)), ("bytes up", bytes_text(up)), ("client calls", f"{calls:,}")]
     yield html.facts([*pairs, ("wall time of rounds", _duration(sum(row.wall_s or 0.0 for row in facts.rounds)))])
-    yield html.figures(cost_charts(facts.measured, facts.requests, facts.rounds))
+    yield html.figures(_cost_charts(facts))
+
+
+def _cost_charts(facts: Facts) -> Iterator[Chart]:
+    sums: dict[int, tuple[int, int]] = {}
+    for request in sorted(facts.requests, key=lambda one: one.round_number):
+        down, up = sums.get(request.round_number, (0, 0))
+        sums[request.round_number] = down + request.bytes_down, up + request.bytes_up
+    yield bytes_chart(list(sums), [down for down, _ in sums.values()], [up for _, up in sums.values()])
+    ended = [row for row in facts.rounds if row.wall_s is not None]
+    numbers = [row.round_number for row in ended]
+    yield seconds_chart(numbers, [row.wall_s for row in ended])
+    phases = [{name: one for name, one in row.phases.items() if name != VIRTUAL_TIME} for row in ended]
+    yield phases_chart(numbers, phases)
 
 
 def _rounds(facts: Facts) -> Iterator[str]:
@@ -276,7 +294,8 @@ def _models(facts: Facts) -> Iterator[str]:
     if not facts.models:
         yield html.paragraph("The strategy has no model.", look="quiet")
         return
-    yield html.figures([trail_chart(facts.models)], height=90)
+    steps = [Step(one.model_id, one.parent_id, one.round_number, len(one.contributors)) for one in facts.models]
+    yield html.figures([trail_chart(steps)], height=90)
     if len(facts.models) > MOST_MODELS:
         yield html.paragraph(f"The first and the last of {len(facts.models)} models.", look="quiet")
     rows = []

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.reporting.charts import trail_chart
+from fedpkg.reporting.charts import Step, trail_chart
 from fedpkg.reporting.provenance import STARTS, changes_of, git_state, note_start, read_starts
 from fedpkg.reporting.stored_config import without_secrets
 from fedpkg.stores.base import SweepPointRow, SweepRow
@@ -239,7 +239,17 @@ def test_a_report_draws_the_ends_of_a_long_model_trail_and_names_the_best_round(
     assert "27 more" in page and "round 30" in page and "seed model" in page
     assert re.search(r"best test_accuracy</th><td>0\.9\d+, round \d+<", page)
     with open_store(Home.open(tmp_path / "home"), read_only=True) as store:
-        models = store.list_models("digits-1")
+        models = [Step(one.model_id, one.parent_id, one.round_number, 1) for one in store.list_models("digits-1")]
     names = [node.label or node.name for node in trail_chart(models).nodes]
     assert names == ["seed model", "round 1", "…", "round 29", "round 30"]
     assert [node.label for node in trail_chart(models[:3]).nodes] == ["seed model", "round 1", "round 2"]
+
+
+def test_a_trail_with_branches_draws_the_ends_of_each() -> None:
+    trunk = [Step(f"t{n}", f"t{n - 1}" if n else None, n, 4) for n in range(10)]
+    found = trail_chart(
+        [*trunk, *(Step(f"{b}{n}", f"{b}{n - 1}" if n > 10 else "t9", n, 2, b) for b in "ab" for n in range(10, 30))]
+    )
+    below = {node.name: node.parent for node in found.nodes}
+    assert below["t1"] == "t0" and below["t8"] == "… t2" and below["a10"] == below["b10"] == "t9"
+    assert below["a28"] == "… a12" and len(found.nodes) == 15
