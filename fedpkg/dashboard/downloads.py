@@ -1,4 +1,4 @@
-"""Parts of a page as files: tables as CSV and JSON, charts as these and as SVG."""
+"""Parts of a page as files: tables as CSV and JSON, charts as these and as pictures."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from dataclasses import dataclass
 
 from fedpkg.dashboard.asked import Asked
 from fedpkg.dashboard.page import Page
-from fedpkg.dashboard.plots import chart_table
+from fedpkg.dashboard.plots import FORMS, PICTURES, chart_table, picture_of
 from fedpkg.dashboard.tables import Table, csv_of, json_of
 from fedpkg.errors import NotFound
-from fedpkg.pictures.svg import to_svg
 
-_KINDS = {"csv": "text/csv; charset=utf-8", "json": "application/json", "svg": "image/svg+xml"}
+_KINDS = {"csv": "text/csv; charset=utf-8", "json": "application/json", "png": "image/png"}
 
 
 @dataclass(frozen=True)
@@ -32,17 +31,18 @@ def part_of(asked: Asked, page: Page, wanted: str) -> File:
         NotFound: the page has no such part, or not in this form.
     """
     name, _, form = wanted.rpartition(".")
-    part = page.parts.get(name)
-    forms = ("csv", "json") if isinstance(part, Table) else ("csv", "json", "svg")
+    part = page.part(name)
+    forms = ("csv", "json") if isinstance(part, Table) else (*FORMS, *PICTURES)
     if part is None or form not in forms:
         hint = "its tables and plots have links to their files"
         raise NotFound(f"this page has no part {wanted!r} to download", hint=hint)
-    if form == "svg" and not isinstance(part, Table):
-        pieces = iter([to_svg(part).encode(errors="backslashreplace")])
+    if form not in ("csv", "json") and not isinstance(part, Table):
+        pieces = iter([picture_of(part, form)])
     else:
         table = part if isinstance(part, Table) else chart_table(name, part)
         pieces = csv_of(table) if form == "csv" else json_of(table)
-    return File(_file_name(asked, f"{name}.{form}"), _KINDS[form], pieces)
+    suffix = "svg" if form in PICTURES else form
+    return File(_file_name(asked, f"{name}.{suffix}"), _KINDS.get(form, "image/svg+xml"), pieces)
 
 
 def _file_name(asked: Asked, name: str) -> str:

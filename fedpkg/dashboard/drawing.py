@@ -66,7 +66,7 @@ def draw_refusal(status: int, title: str, words: str, **frame: Any) -> str:
 def _context(route: Route, asked: Asked, page: Page, frame: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **page.values,
-        "parts_of_page": page.parts,
+        "parts_of_page": page,
         "notes": page.notes,
         "trail": page.trail,
         "title": page.title,
@@ -171,11 +171,11 @@ def as_json(value: Any) -> str:
 @pass_context
 def table(context: Context, name: str) -> Markup:
     """A table of the page, by its name, with links that sort and page it and links to its files."""
-    drawn: Markup = environment().globals["parts"].table(context["parts_of_page"][name], context["asked"])  # type: ignore[attr-defined]
+    drawn: Markup = environment().globals["parts"].table(context["parts_of_page"].part(name), context["asked"])  # type: ignore[attr-defined]
     return drawn
 
 
 @pass_context
 def plot(context: Context, name: str) -> Markup:
     """A chart of the page, by its name."""
-    return figure(context["asked"], name, context["parts_of_page"][name])
+    return figure(context["asked"], name, context["parts_of_page"].part(name))

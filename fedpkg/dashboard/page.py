@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, TypeAlias
 
 from fedpkg.dashboard.tables import Table
 from fedpkg.pictures.chart import Chart
 
+Part: TypeAlias = "Table | Chart"
+
 
 @dataclass(frozen=True)
 class Page:
-    """A page's answer. ``parts`` can be downloaded one by one, by their names.
+    """A page's answer. ``parts`` can be downloaded one by one, by their names; a part may be a function that makes it.
 
     Args:
         title: the question that the page answers, or a statement.
@@ -22,6 +24,11 @@ class Page:
 
     title: str
     values: Mapping[str, Any] = field(default_factory=dict)
-    parts: Mapping[str, Table | Chart] = field(default_factory=dict)
+    parts: Mapping[str, Part | Callable[[], Part]] = field(default_factory=dict)
     notes: Sequence[str] = ()
     trail: Sequence[tuple[str, str]] = ()  # (name, address) of the pages above
+
+    def part(self, name: str) -> Part | None:
+        """A part; None: the page has none of this name."""
+        found = self.parts.get(name)
+        return found() if callable(found) else found

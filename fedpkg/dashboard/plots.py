@@ -1,53 +1,98 @@
-"""A chart of `pictures/` in a page: a static SVG, the figure that plotly draws over it, and its numbers as a table."""
+"""A chart of `pictures/` in a page: a static picture, what plotly makes of it in a browser, and its numbers as a table."""
 
 from __future__ import annotations
 
-import json
+from importlib.util import find_spec
 
+import msgspec
 from markupsafe import Markup
 
 from fedpkg.dashboard.asked import DOWNLOAD, Asked
-from fedpkg.dashboard.tables import Column, Kind, Table
-from fedpkg.pictures.chart import AxisKind, Chart
+from fedpkg.dashboard.tables import Column, Table
+from fedpkg.pictures import html
+from fedpkg.pictures.chart import Chart
 from fedpkg.pictures.figure import to_plotly
 from fedpkg.pictures.rows import table_of
 from fedpkg.pictures.svg import to_svg
 from fedpkg.pictures.words import described
 from fedpkg.shown import shown
 
-_KINDS: dict[AxisKind, Kind] = {"number": "number", "whole": "whole", "bytes": "bytes"}
-WIDTHS = {"wide-one": (640, 340), "narrow": (350, 290)}  # of the static pictures: at a desk, and on a telephone
+PICTURES = {"wide": (640, 340), "narrow": (350, 290), "svg": (900, 480)}  # in pixels; the last is the one to keep
+FORMS = ("csv", "json", "svg", "png")
+MOST_ROWS = 60  # of the table behind a plot; its CSV file has all
+MOST_COLUMNS = 12
 
 
 def figure(asked: Asked, name: str, chart: Chart) -> Markup:
-    """The chart as a ``<figure>``: whole without JavaScript, and drawn by `static/plots.js` with it.
+    """The chart as a ``<figure>`` that is whole without JavaScript; `static/plots.js` has plotly draw it.
 
-    The figure for plotly is in the page, as JSON that no browser runs. In a live region there is no SVG: the page has
-    one, or a plot, already.
+    In a live region it has no picture, because the page's script has drawn it already.
     """
-    drawn = Markup("") if asked.is_live else Markup("".join(_svg(chart, look) for look in WIDTHS))
-    text = json.dumps(to_plotly(chart), separators=(",", ":")).replace("<", "\\u003c")  # "</script>" would end it
-    links = Markup(" ").join(
-        Markup('<a href="{}" download>{}</a>').format(asked.url(**{DOWNLOAD: f"{name}.{form}"}), form.upper())
-        for form in ("csv", "json", "svg")
-    )
     about = shown(f"{chart.title}. {chart.about or described(chart)}")
+    picture = Markup("")
+    if not asked.is_live:
+        wide, narrow = (asked.url(**{DOWNLOAD: f"{name}.{form}"}) for form in ("wide", "narrow"))
+        picture = Markup(
+            '<picture><source media="(max-width: 560px)" srcset="{}">'
+            '<img src="{}" alt="{}" width="{}" height="{}" loading="lazy"></picture>'
+        ).format(narrow, wide, about, *PICTURES["wide"])
+    # A block of data: no browser runs it, and no "<" of a text can end it.
+    data = msgspec.json.encode(to_plotly(chart)).decode().replace("<", "\\u003c")
+    links = Markup(" ").join(_link(asked, name, form) for form in FORMS)
     return Markup(
-        '<figure class="plot" id="plot-{}" data-plot="{}" data-about="{}">{}<script type="application/json">{}</script>'
-        '<figcaption class="exports">{}</figcaption></figure>'
-    ).format(name, name, about, drawn, Markup(text), links)
+        '<figure class="plot" id="plot-{0}" data-plot="{0}" aria-label="{1}">{2}'
+        '<script type="application/json" data-about="{3}">{4}</script>'
+        '<figcaption><details id="rows-{0}"><summary>Table</summary>{5}</details>'
+        '<span class="exports">{6}</span></figcaption></figure>'
+    ).format(name, shown(chart.title), picture, about, Markup(data), Markup(_rows(chart)), links)
 
 
-def _svg(chart: Chart, look: str) -> str:
-    width, height = WIDTHS[look]
-    drawn = to_svg(chart, width=width, height=height, standalone=False)
-    return drawn.replace('class="fp"', f'class="fp {look}"', 1)
+def _link(asked: Asked, name: str, form: str) -> Markup:
+    """A link to a file. Without matplotlib only a browser makes a PNG: its script shows the link."""
+    hidden = Markup(" hidden") if form == "png" and find_spec("matplotlib") is None else Markup("")
+    url = asked.url(**{DOWNLOAD: f"{name}.{form}"})
+    return Markup('<a href="{}" download="{}.{}" data-form="{}"{}>{}</a>').format(
+        url, name, form, form, hidden, form.upper()
+    )
+
+
+def _rows(chart: Chart) -> str:
+    """The table behind a plot; of many rows the first and the last ones."""
+    found = table_of(chart)
+    rows, notes = found.rows, []
+    if len(rows) > MOST_ROWS:
+        half = MOST_ROWS // 2
+        notes.append(f"The first {half} and the last {half} of {len(rows)} rows; the CSV file has all.")
+        rows = [*rows[:half], *rows[-half:]]
+    columns = found.columns
+    if len(columns) > MOST_COLUMNS:
+        notes.append(f"The first {MOST_COLUMNS} of {len(columns)} columns; the CSV file has all.")
+        columns, rows = columns[:MOST_COLUMNS], [row[:MOST_COLUMNS] for row in rows]
+    shortened = type(found)(columns, rows, found.kinds[: len(columns)])
+    told = html.paragraph(" ".join(notes), look="quiet") if notes else ""
+    return told + html.table(columns, shortened.texts(), numbers=shortened.numbers(), label=chart.title)
 
 
 def chart_table(name: str, chart: Chart) -> Table:
-    """The chart's numbers: what its files have."""
+    """The chart's numbers, as its files have them."""
     found = table_of(chart)
-    kinds = zip(found.columns, found.kinds, strict=True)
-    columns = [Column(str(number), title, _KINDS[kind]) for number, (title, kind) in enumerate(kinds)]
-    rows = [{str(number): value for number, value in enumerate(row)} for row in found.rows]
+    columns = [
+        Column(f"c{number}", title, kind)
+        for number, (title, kind) in enumerate(zip(found.columns, found.kinds, strict=True))
+    ]
+    rows = [{f"c{number}": cell for number, cell in enumerate(row)} for row in found.rows]
     return Table(name, chart.title, columns, rows, len(rows), lambda: rows)
+
+
+def picture_of(chart: Chart, form: str) -> bytes:
+    """A file of kind ``.svg`` in one of the sizes of `PICTURES`, or ``.png``.
+
+    Raises:
+        ConfigError: a PNG without matplotlib.
+    """
+    if form == "png":
+        from fedpkg.pictures.raster import to_bytes
+
+        return to_bytes([chart], ".png")
+    width, height = PICTURES[form]
+    return to_svg(chart, width=width, height=height).encode(errors="backslashreplace")

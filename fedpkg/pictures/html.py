@@ -80,15 +80,22 @@ def figure(chart: Chart, *, width: int = 560, height: int = 320, caption: str = 
     return f"<figure>{wide}{narrow}{told}</figure>"
 
 
-def table(columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = ()) -> str:
-    """A table; the columns with these numbers (from 0) are aligned to the right."""
+def table(
+    columns: Sequence[str], rows: Iterable[Sequence[str]], *, numbers: Sequence[int] = (), label: str = ""
+) -> str:
+    """A table; the columns with these numbers (from 0) are aligned to the right.
+
+    Args:
+        label: names the part of the page in which a wide table is scrolled by keys.
+    """
     looks = [' class="n"' if number in numbers else "" for number in range(len(columns))]
     head = "".join(f'<th scope="col"{look}>{text(name)}</th>' for name, look in zip(columns, looks, strict=True))
     body = "\n".join(
         "<tr>" + "".join(f"<td{look}>{text(cell)}</td>" for cell, look in zip(row, looks, strict=True)) + "</tr>"
         for row in rows
     )
-    return f'<div class="wide"><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    scrolled = f' role="region" aria-label="{text(label)}" tabindex="0"' if label else ""
+    return f'<div class="wide"{scrolled}><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:

@@ -27,7 +27,7 @@ export function replace(region, html) {
     const old = drawn.get(figure.id);
     const plot = old && old.querySelector(":scope > .drawn");
     if (plot) figure.prepend(plot);
-    else if (old && !figure.querySelector("svg")) figure.prepend(...old.querySelectorAll(":scope > svg"));
+    else if (old && !figure.querySelector("picture")) figure.prepend(...old.querySelectorAll(":scope > picture"));
   }
   region.replaceChildren(...next.childNodes);
   for (const id of open) {

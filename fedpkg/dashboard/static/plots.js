@@ -1,17 +1,23 @@
-// Plots by plotly in place of the static ones, when they come into view. Their figures are in the page as JSON.
+// Plots. A <figure data-plot> is whole without this module: it has a picture, a table and links. When it comes into
+// view, plotly draws the figure of its block of data in place of the picture.
 //
-// plotly inserts <style> elements and style attributes, which the policy of the page forbids. Both are led to the
-// CSS object model, which it allows.
+// plotly inserts <style> elements and style attributes, which the page's policy forbids. Both are led to the CSS object
+// model, which it allows: so it needs neither 'unsafe-inline' nor a hash, only `img-src data:` for heat maps and PNG.
+const here = new URL(import.meta.url);
 const dark = window.matchMedia("(prefers-color-scheme: dark)");
+const states = new WeakMap(); // drawn element → its figure in plotly's terms
 let loading = null;
 
 function plotly() {
   loading ??= new Promise((resolve, reject) => {
     leadStylesToObjectModel();
     const script = document.createElement("script");
-    script.src = new URL("plotly.js", import.meta.url).href;
-    script.onload = () => resolve(window.Plotly);
-    script.onerror = () => reject(new Error("plotly's script was not loaded"));
+    script.src = new URL("plotly.js", here).href;
+    script.onload = () => {
+      window.Plotly.setPlotConfig({ displayModeBar: false, logging: 0, showTips: false });
+      resolve(window.Plotly);
+    };
+    script.onerror = () => reject(new Error("plotly's script was not loaded: the pictures stay"));
     document.head.append(script);
   });
   return loading;
@@ -19,48 +25,102 @@ function plotly() {
 
 function leadStylesToObjectModel() {
   const create = Document.prototype.createElement;
-  document.createElement = function createElement(name, ...rest) {
+  document.createElement = function (name, ...rest) {
     if (name !== "style") return create.call(this, name, ...rest);
     const sheet = new CSSStyleSheet();
     document.adoptedStyleSheets.push(sheet);
     return Object.assign(create.call(this, "template"), { sheet });
   };
   const set = Element.prototype.setAttribute;
-  Element.prototype.setAttribute = function setAttribute(name, value) {
+  Element.prototype.setAttribute = function (name, value) {
     if (name === "style") this.style.cssText = value;
     else set.call(this, name, value);
   };
 }
 
-const TEXTS = new Set(["text", "name", "hovertext", "ticktext", "x", "y", "z"]); // where a colour is a client's text
+const TEXTS = new Set(["text", "name", "hovertext", "ticktext", "x", "y", "z"]); // no colours, whatever they look like
 
-// The figure in the colours of a dark page.
-function coloured(value, colours) {
+// The figure on a dark page: each colour is replaced by its own.
+function darkened(value, colours) {
   if (typeof value === "string") return colours[value] ?? value;
-  if (Array.isArray(value)) return typeof value[1] === "number" ? value : value.map((one) => coloured(one, colours));
+  if (Array.isArray(value)) return value.map((part) => darkened(part, colours));
   if (value === null || typeof value !== "object") return value;
-  const parts = Object.entries(value);
-  return Object.fromEntries(parts.map(([key, part]) => [key, TEXTS.has(key) ? part : coloured(part, colours)]));
+  const isText = (key, part) => TEXTS.has(key) && (typeof part === "string" || Array.isArray(part));
+  return Object.fromEntries(
+    Object.entries(value).map(([key, part]) => [key, isText(key, part) ? part : darkened(part, colours)]),
+  );
 }
 
 async function show(figure) {
-  const data = figure.querySelector(":scope > script");
+  const block = figure.querySelector(":scope > script");
   const Plotly = await plotly();
-  if (!figure.isConnected || !data) return;
-  const told = JSON.parse(data.textContent);
-  const { data: traces, layout } = dark.matches ? coloured(told, told.dark) : told;
+  if (!figure.isConnected || !block) return;
   let plot = figure.querySelector(":scope > .drawn");
+  const picture = figure.querySelector(":scope > picture");
+  const told = JSON.parse(block.textContent);
   if (!plot) {
     plot = document.createElement("div");
     plot.className = "drawn";
+    plot.tabIndex = 0;
     plot.setAttribute("role", "img");
+    plot.addEventListener("keydown", (event) => move(Plotly, plot, event));
     figure.prepend(plot);
   }
-  plot.setAttribute("aria-label", figure.dataset.about);
-  const height = Math.max(340, layout.height ?? 0);
-  await Plotly.react(plot, traces, { ...layout, autosize: true, height }, { displayModeBar: false, responsive: true });
-  for (const still of figure.querySelectorAll(":scope > svg.fp")) still.remove();
+  plot.setAttribute("aria-label", `${block.dataset.about} Arrow keys move, plus and minus zoom, 0 shows everything.`);
+  const height = states.get(plot)?.height ?? (picture ? Math.round(picture.getBoundingClientRect().height) : 0);
+  states.set(plot, { told, height });
+  picture?.remove();
+  await paint(Plotly, plot);
+  const link = figure.querySelector("a[data-form=png]");
+  if (link) link.hidden = false;
 }
+
+function paint(Plotly, plot) {
+  const { told, height } = states.get(plot);
+  const { data, layout } = dark.matches ? darkened({ data: told.data, layout: told.layout }, told.dark) : told;
+  const tall = Math.max(height, layout.height ?? 0, 260);
+  return Plotly.react(plot, data, { ...layout, autosize: true, height: tall }, { responsive: true });
+}
+
+const STEP = 0.2; // of what is visible
+const KEYS = {
+  ArrowLeft: ["xaxis", -STEP, -STEP], ArrowRight: ["xaxis", STEP, STEP],
+  ArrowDown: ["yaxis", -STEP, -STEP], ArrowUp: ["yaxis", STEP, STEP],
+  "+": ["xaxis", STEP, -STEP], "=": ["xaxis", STEP, -STEP], "-": ["xaxis", -STEP, STEP],
+};
+
+function move(Plotly, plot, event) {
+  if (event.ctrlKey || event.metaKey || event.altKey) return;
+  if (event.key in KEYS) {
+    const [name, low, high] = KEYS[event.key];
+    const [start, end] = plot.layout[name].range;
+    Plotly.relayout(plot, { [`${name}.range`]: [start + (end - start) * low, end + (end - start) * high] });
+  } else if (event.key === "0") {
+    const { layout } = states.get(plot).told;
+    const whole = ["xaxis", "yaxis"].map((name) => {
+      const { range, autorange } = layout[name];
+      return range ? [`${name}.range`, range] : [`${name}.autorange`, autorange ?? true];
+    });
+    Plotly.relayout(plot, Object.fromEntries(whole));
+  } else return;
+  event.preventDefault();
+}
+
+// A PNG of what is seen, zoomed and in the page's colours; without this module, the server draws one by matplotlib.
+document.addEventListener("click", async (event) => {
+  const link = event.target.closest("a[data-form=png]");
+  const plot = link?.closest("figure")?.querySelector(":scope > .drawn");
+  if (!plot || !states.has(plot)) return;
+  event.preventDefault();
+  const { width, height } = plot.getBoundingClientRect();
+  const image = new Image();
+  image.src = await (await plotly()).toImage(plot, { format: "svg", width: Math.round(width), height: Math.round(height) });
+  await image.decode();
+  const canvas = Object.assign(document.createElement("canvas"), { width: 2 * width, height: 2 * height });
+  canvas.getContext("2d").drawImage(image, 0, 0, canvas.width, canvas.height);
+  const data = canvas.toDataURL("image/png");
+  Object.assign(document.createElement("a"), { href: data, download: link.download }).click();
+});
 
 const seen = new IntersectionObserver((entries) => {
   for (const entry of entries) {
@@ -73,9 +133,11 @@ const seen = new IntersectionObserver((entries) => {
 
 export function draw(root) {
   for (const figure of root.querySelectorAll("figure[data-plot]")) {
-    if (figure.querySelector(":scope > .drawn")) show(figure);
+    if (figure.querySelector(":scope > .drawn")) show(figure).catch((error) => console.error(error));
     else seen.observe(figure);
   }
 }
 
-dark.addEventListener("change", () => draw(document));
+dark.addEventListener("change", async () => {
+  for (const plot of document.querySelectorAll("figure[data-plot] > .drawn")) if (states.has(plot)) paint(await plotly(), plot);
+});
