@@ -1,4 +1,4 @@
-"""A chart of `pictures/` in a page: a static picture, what plotly makes of it in a browser, and its numbers as a table."""
+"""A chart of `pictures/` in a page: a static picture, the figure that plotly draws instead, and its table."""
 
 from __future__ import annotations
 

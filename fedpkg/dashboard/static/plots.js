@@ -67,7 +67,7 @@ async function show(figure) {
     figure.prepend(plot);
   }
   plot.setAttribute("aria-label", `${block.dataset.about} Arrow keys move, plus and minus zoom, 0 shows everything.`);
-  const height = states.get(plot)?.height ?? (picture ? Math.round(picture.getBoundingClientRect().height) : 0);
+  const height = states.get(plot)?.height ?? Math.round(picture?.querySelector("img").getBoundingClientRect().height ?? 0);
   states.set(plot, { told, height });
   picture?.remove();
   await paint(Plotly, plot);
