@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from fedpkg.dashboard import assets
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.page import Page
-from fedpkg.dashboard.plots import figure
+from fedpkg.dashboard.plots import Size, figure
 from fedpkg.dashboard.routes import Route
 from fedpkg.dashboard.tables import Column, Row
 from fedpkg.pictures.axes import bytes_text, number_text
@@ -176,6 +176,6 @@ def table(context: Context, name: str) -> Markup:
 
 
 @pass_context
-def plot(context: Context, name: str) -> Markup:
-    """A chart of the page, by its name."""
-    return figure(context["asked"], name, context["parts_of_page"].part(name))
+def plot(context: Context, name: str, target: str = "", size: Size = "wide") -> Markup:
+    """A chart of the page, by its name; ``target`` is the address of a page with more about it."""
+    return figure(context["asked"], name, context["parts_of_page"].part(name), target=target, size=size)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from importlib.util import find_spec
+from typing import Literal, TypeAlias
 
 import msgspec
 from markupsafe import Markup
@@ -17,34 +18,40 @@ from fedpkg.pictures.svg import to_svg
 from fedpkg.pictures.words import described
 from fedpkg.shown import shown
 
-PICTURES = {"wide": (640, 340), "narrow": (350, 290), "svg": (900, 480)}  # in pixels; the last is the one to keep
+PICTURES = {"wide": (640, 340), "large": (1200, 460), "narrow": (350, 290), "svg": (900, 480)}  # in pixels
+Size: TypeAlias = Literal["wide", "large"]  # in a column of plots, or as wide as the page
 FORMS = ("csv", "json", "svg", "png")
 MOST_ROWS = 60  # of the table behind a plot; its CSV file has all
 MOST_COLUMNS = 12
 
 
-def figure(asked: Asked, name: str, chart: Chart) -> Markup:
+def figure(asked: Asked, name: str, chart: Chart, *, target: str = "", size: Size = "wide") -> Markup:
     """The chart as a ``<figure>`` that is whole without JavaScript; `static/plots.js` has plotly draw it.
 
     In a live region it has no picture, because the page's script has drawn it already.
+
+    Args:
+        target: the address of a page with more about it.
     """
     about = shown(f"{chart.title}. {chart.about or described(chart)}")
     picture = Markup("")
     if not asked.is_live:
-        wide, narrow = (asked.url(**{DOWNLOAD: f"{name}.{form}"}) for form in ("wide", "narrow"))
+        wide, narrow = (asked.url(**{DOWNLOAD: f"{name}.{form}"}) for form in (size, "narrow"))
         picture = Markup(
             '<picture><source media="(max-width: 560px)" srcset="{}">'
             '<img src="{}" alt="{}" width="{}" height="{}" loading="lazy"></picture>'
-        ).format(narrow, wide, about, *PICTURES["wide"])
+        ).format(narrow, wide, about, *PICTURES[size])
     # A block of data: no browser runs it, and no "<" of a text can end it.
     data = msgspec.json.encode(to_plotly(chart)).decode().replace("<", "\\u003c")
     links = Markup(" ").join(_link(asked, name, form) for form in FORMS)
+    if target:
+        links = Markup('<a href="{}">More<span class="away"> about {}</span></a> ').format(target, chart.title) + links
     return Markup(
-        '<figure class="plot" id="plot-{0}" data-plot="{0}" aria-label="{1}">{2}'
+        '<figure class="plot {7}" id="plot-{0}" data-plot="{0}" aria-label="{1}">{2}'
         '<script type="application/json" data-about="{3}">{4}</script>'
         '<figcaption><details id="rows-{0}"><summary>Table</summary>{5}</details>'
         '<span class="exports">{6}</span></figcaption></figure>'
-    ).format(name, shown(chart.title), picture, about, Markup(data), Markup(_rows(chart)), links)
+    ).format(name, shown(chart.title), picture, about, Markup(data), Markup(_rows(chart)), links, size)
 
 
 def _link(asked: Asked, name: str, form: str) -> Markup:

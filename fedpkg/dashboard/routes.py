@@ -32,6 +32,9 @@ class Route:
 ROUTES = (
     Route("/", "sessions", "sessions"),
     Route("/sessions/{session_id}", "session", "sessions"),
+    Route("/sessions/{session_id}/metrics", "metrics", "sessions"),
+    Route("/sessions/{session_id}/metrics/{metric}", "metrics", "sessions", "one_metric", "metric"),
+    Route("/sessions/{session_id}/values", "values", "sessions"),
     Route("/sessions/{session_id}/rounds", "rounds", "sessions"),
     Route("/sessions/{session_id}/rounds/{round}", "rounds", "sessions", "one_round", "round"),
     Route("/sessions/{session_id}/clients", "clients", "sessions"),

@@ -7,8 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from fedpkg.data.manifest import Manifest, check_unchanged, read_manifest
 from fedpkg.pictures.chart import Axis, BarChart, Chart, HeatMap, Histogram, histogram
 from fedpkg.registry import OF_FILE
@@ -55,6 +53,8 @@ def statistics(manifest: Manifest) -> dict[str, Any]:
     total variation distance between the client's labels and those of all clients: 0 for equal mixtures, towards 1 if
     each client has labels of its own.
     """
+    import numpy as np
+
     sizes = np.array(sizes_of(manifest))
     found: dict[str, Any] = {
         "clients": len(sizes),

@@ -42,7 +42,7 @@ MOST_BARS = 400
 MOST_CELLS = 300  # of a heat map, each way
 MOST_TICKS = 12
 _BAND = 0.16
-_FAINT = 0.2
+_FAINT = 0.35
 
 
 def to_plotly(chart: Chart) -> Part:
@@ -106,6 +106,8 @@ def _axis(axis: Axis, values: Sequence[Number]) -> Part:
     }
     if axis.log:
         told |= {"type": "log", "dtick": 1} if found and max(found) > 100 * max(min(found), 1e-300) else {"type": "log"}
+    elif found and min(found) >= 0:
+        told["rangemode"] = "nonnegative"
     if axis.kind == "bytes":
         told |= {"tickformat": "~s", "ticksuffix": "B", "hoverformat": ".4~s"}
     elif axis.kind == "whole" and not axis.log and found and max(found) - min(found) <= MOST_TICKS / 2:
@@ -144,7 +146,7 @@ def _lines(chart: LineChart) -> tuple[list[Part], Part]:
     is_readable = len(chart.curves) <= 8 and not chart.faint
     layout = {
         "xaxis": _axis(chart.x, spots),
-        "yaxis": _axis(chart.y, [value for curve in chart.curves for value in curve.ys]),
+        "yaxis": _axis(chart.y, [value for curve in everything for value in curve.ys]),
         "hovermode": "x unified" if is_readable else "closest",
     }
     return data, layout

@@ -199,15 +199,6 @@ def _below(path: str, name: str) -> str:
     return f"{path}/{name}" if path else name
 
 
-def depth_of(path: str) -> int:
-    """How many combiners are above this one; of the root, 0."""
-    return path.count("/") + 1 if path else 0
-
-
-def name_of(path: str) -> str:
-    return path.rpartition("/")[2]
-
-
 def _made(root: _Node, config: RunConfig) -> Combiner:
     """The combiners with their strategies, from the bottom up."""
     order: list[tuple[_Node, Mapping[str, Any], Strategy]] = []

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.pictures.chart import Node, TreeChart
-from fedpkg.topology.building import depth_of, name_of
 
 if TYPE_CHECKING:
     from fedpkg.strategies.tree import Combiner
@@ -33,6 +32,15 @@ class Told:
         return indented(self.path)
 
 
+def depth_of(path: str) -> int:
+    """How many combiners are above this one; of the root, 0."""
+    return path.count("/") + 1 if path else 0
+
+
+def name_of(path: str) -> str:
+    return path.rpartition("/")[2]
+
+
 def told(root: Combiner) -> list[Told]:
     """The combiners of a tree, each before those below it."""
     everyone = list(root.everyone())
@@ -45,12 +53,15 @@ def told(root: Combiner) -> list[Told]:
     ]
 
 
-def chart_of(tree: Sequence[Told], *, title: str = "Tree of combiners") -> TreeChart:
-    """The combiners with the clients below them; of many clients, the number."""
+def chart_of(
+    tree: Sequence[Told], *, title: str = "Tree of combiners", notes: Mapping[str, str] | None = None
+) -> TreeChart:
+    """The combiners with the clients below them; of many clients, the number. ``notes``: by path, a second line."""
     nodes = []
     for one in tree:
         parent = None if not one.path else f"combiner {one.path.rpartition('/')[0]}"
-        nodes.append(Node(f"combiner {one.path}", parent, f"{name_of(one.path) or ROOT}: {one.strategy}"))
+        label, note = f"{name_of(one.path) or ROOT}: {one.strategy}", (notes or {}).get(one.path, "")
+        nodes.append(Node(f"combiner {one.path}", parent, label, note))
         some = one.clients if len(one.clients) <= MOST_CLIENTS else ()
         nodes += [Node(f"client {client}", f"combiner {one.path}", client) for client in some]
         if len(one.clients) > len(some):

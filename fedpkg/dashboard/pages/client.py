@@ -5,9 +5,11 @@ from __future__ import annotations
 from typing import Any
 
 from fedpkg.api.clients import client_history, get_client
+from fedpkg.api.metrics import Curves
 from fedpkg.api.tasks import list_failures, list_tasks
 from fedpkg.dashboard.asked import Asked, address
-from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.curves import client_charts, tasks_chart
+from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.failures import COLUMNS, task_row
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, Row, table_of
@@ -19,7 +21,8 @@ def page(asked: Asked) -> Page:
     detail = session_of(asked)
     session_id, client_id = detail.summary.session_id, asked.names["client_id"]
     client = get_client(asked.at, session_id, client_id)
-    tasks = [task_row(one) for one in list_tasks(asked.at, session_id, client_id=client_id)]
+    known = list(list_tasks(asked.at, session_id, client_id=client_id))
+    tasks = [task_row(one) for one in known]
     columns = [
         Column("round", "round", "whole"),
         Column("entry_point", "entry point", link=lambda row: address("tasks", row["task_id"])),
@@ -29,7 +32,11 @@ def page(asked: Asked) -> Page:
         Column("started_at", "started", "time"),
     ]
     failures = [task_row(one) for one in list_failures(asked.at, session_id, client_id=client_id).items]
-    parts = {
+    plots = dict(client_charts(asked, Curves(asked.at, session_id), client_id))
+    if known:
+        plots["times"] = tasks_chart(known)
+    parts: dict[str, Part] = {
+        **plots,
         "tasks": table_of(asked, "tasks", columns, tasks, caption="Its tasks", sort="-started_at", per_page=20),
         "failures": table_of(
             asked, "failures", COLUMNS, failures[:RECENT_FAILURES], caption="Its last failures", empty="No task failed."
@@ -37,7 +44,8 @@ def page(asked: Asked) -> Page:
         "metrics": _metrics(asked, client.train_metrics, client.validation_metrics),
     }
     trail = trail_of(detail, ("Clients", address("sessions", session_id, "clients")))
-    return Page(f"How does {client_id} do?", values_of(detail, "Clients", client=client), parts, (), trail)
+    values = values_of(detail, "Clients", client=client, plots=list(plots))
+    return Page(f"How does {client_id} do?", values, parts, (), trail)
 
 
 def _metrics(asked: Asked, train: Any, validation: Any) -> Any:

@@ -6,10 +6,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from fedpkg.api.clients import Client, ClientPage, list_clients
+from fedpkg.api.configuration import get_split
 from fedpkg.dashboard.asked import Asked, address
-from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, Row, table_from
+from fedpkg.data.described import split_charts
 
 
 def page(asked: Asked) -> Page:
@@ -45,7 +47,14 @@ def page(asked: Asked) -> Page:
     first = found[0]
     recent = (first.recent_from, first.recent_to)
     values = values_of(detail, "Clients", search=search, state_chosen=state, states=first.states, recent=recent)
-    return Page("Who takes part, and how do they do?", values, {"clients": table}, first.notes, trail_of(detail))
+    parts: dict[str, Part] = {"clients": table}
+    split = get_split(asked.at, session_id)
+    if split is not None and split.sizes:
+        charts = split_charts(split.clients, split.sizes, split.labels, split.counts)
+        parts |= {f"split-{number}": chart for number, chart in enumerate(charts)}
+    values["split"] = split
+    values["plots"] = [name for name in parts if name != "clients"]
+    return Page("Who takes part, and how do they do?", values, parts, first.notes, trail_of(detail))
 
 
 def _row(one: Client) -> Row:

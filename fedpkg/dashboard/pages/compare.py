@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from fedpkg.api.comparing import Comparison, compare
+from fedpkg.api.comparing import Comparison, compare, compare_series
 from fedpkg.api.sessions import list_sessions
 from fedpkg.dashboard.asked import Asked, address
-from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.curves import View, overlay_chart
+from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.configuration import text_of
 from fedpkg.dashboard.pages.sessions import COLUMNS, row_of
 from fedpkg.dashboard.tables import Column, Row, Table, table_of
@@ -21,12 +22,20 @@ def page(asked: Asked) -> Page:
         table = table_of(asked, "sessions", COLUMNS, known, caption="Sessions to compare", empty="There is no session.")
         return Page(title, {"found": None}, {"sessions": table})
     found = compare(asked.at, refs)
-    parts = {
+    view = View.of(asked)
+    metrics = list(dict.fromkeys(one.metric for one in found.outcomes))
+    metric = asked.get("metric") if asked.get("metric") in metrics else next(iter(metrics), "")
+    parts: dict[str, Part] = {
         "sessions": _sessions(asked, found),
         "outcomes": _outcomes(asked, found),
         "differences": _differences(asked, found),
     }
-    return Page(title, {"found": found}, parts)
+    missing: list[str] = []
+    if metric:
+        overlay = compare_series(asked.at, refs, metric, axis=view.axis)
+        parts["curves"] = overlay_chart(overlay, metric, view)
+        missing = overlay.missing
+    return Page(title, {"found": found, "view": view, "metrics": metrics, "metric": metric, "missing": missing}, parts)
 
 
 def _sessions(asked: Asked, found: Comparison) -> Table:

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from fedpkg.api.tasks import Task, failure_kinds, list_failures
 from fedpkg.dashboard.asked import Asked, address
-from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.curves import failure_kinds_chart
+from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, Row, table_from, table_of
 
@@ -53,7 +54,11 @@ def page(asked: Asked) -> Page:
         empty="No task failed.",
     )
     values = values_of(detail, "Failures", kind=kind, client=client, kinds=[one.kind for one in kinds])
-    return Page("Which tasks failed, and why?", values, {"kinds": by_kind, "failures": table}, notes, trail_of(detail))
+    parts: dict[str, Part] = {"kinds": by_kind, "failures": table}
+    if kinds:
+        last = max(detail.summary.rounds_done, *(number for one in kinds for number, _ in one.by_round))
+        parts["by-round"] = failure_kinds_chart(kinds, last)
+    return Page("Which tasks failed, and why?", values, parts, notes, trail_of(detail))
 
 
 def task_row(one: Task) -> Row:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from fedpkg.api.models import Model, list_models
+from fedpkg.api.models import Model, list_models, model_graph
 from fedpkg.dashboard.asked import Asked, address
-from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.curves import trail_of_models
+from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, Row, Table, table_from
 
@@ -25,8 +26,13 @@ COLUMNS = (
 
 def page(asked: Asked) -> Page:
     detail = session_of(asked)
-    table = models_table(asked, detail.summary.session_id)
-    return Page("Which models came out of it?", values_of(detail, "Models"), {"models": table}, (), trail_of(detail))
+    session_id = detail.summary.session_id
+    graph = model_graph(asked.at, session_id)
+    parts: dict[str, Part] = {"models": models_table(asked, session_id)}
+    if graph.models:
+        parts["trail"] = trail_of_models(graph.models)
+    values = values_of(detail, "Models", has_trail=bool(graph.models))
+    return Page("Which models came out of it?", values, parts, (), trail_of(detail))
 
 
 def all_models(asked: Asked) -> Page:

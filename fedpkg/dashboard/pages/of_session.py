@@ -9,6 +9,8 @@ from fedpkg.dashboard.asked import Asked, address
 
 TABS = (
     ("Overview", ()),
+    ("Metrics", ("metrics",)),
+    ("Values", ("values",)),
     ("Rounds", ("rounds",)),
     ("Clients", ("clients",)),
     ("Failures", ("failures",)),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from fedpkg.api.metrics import Curves
 from fedpkg.api.rounds import Round, get_round, list_rounds
@@ -23,14 +23,16 @@ def page(asked: Asked) -> Page:
     return Page("What happened in each round?", values_of(detail, "Rounds"), {"rounds": table}, (), trail_of(detail))
 
 
-def rounds_table(asked: Asked, session_id: str, curves: Curves, *, per_page: int = PER_PAGE) -> Table:
-    """The rounds, the newest first, with the means of the first metrics."""
+def rounds_table(
+    asked: Asked, session_id: str, curves: Curves, *, rounds: Iterable[Round] | None = None, per_page: int = PER_PAGE
+) -> Table:
+    """The rounds, the newest first, with the means of the first metrics; ``rounds``: those that were read already."""
     names = [one for one in curves.names() if one.phase != "strategy"][:MOST_METRICS]
     means: dict[str, dict[int, float | None]] = {}
     for number, one in enumerate(names):
         found = curves.series(one.metric, one.phase, "round")
         means[f"metric{number}"] = dict(zip(found.rounds, found.weighted_mean, strict=True))
-    rows = [_row(one, means) for one in all_rounds(asked, session_id)]
+    rows = [_row(one, means) for one in (all_rounds(asked, session_id) if rounds is None else rounds)]
     metrics = [
         Column(f"metric{number}", one.metric, "number", about=f"{one.phase}: weighted mean over clients")
         for number, one in enumerate(names)

@@ -1,13 +1,16 @@
-"""One session: what it does now, how far it is, and how its metrics develop."""
+"""One session: what it does now, how far it is, how its metrics develop, and where bytes and time go."""
 
 from __future__ import annotations
 
-from fedpkg.api.metrics import Curves, Series
-from fedpkg.dashboard.asked import Asked
-from fedpkg.dashboard.page import Page
+from collections.abc import Callable
+from functools import partial
+
+from fedpkg.api.metrics import Curves
+from fedpkg.dashboard.asked import Asked, address
+from fedpkg.dashboard.curves import View, chart_of, cost_charts
+from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, values_of
-from fedpkg.dashboard.pages.rounds import rounds_table
-from fedpkg.pictures.chart import Axis, Band, Chart, Curve, LineChart
+from fedpkg.dashboard.pages.rounds import all_rounds, rounds_table
 
 MOST_PLOTS = 6
 
@@ -15,21 +18,17 @@ MOST_PLOTS = 6
 def page(asked: Asked) -> Page:
     detail = session_of(asked)
     session_id = detail.summary.session_id
-    curves = Curves(asked.at, session_id)
-    names = curves.names()
-    plots = {
-        f"metric-{number}": metric_chart(curves.series(one.metric, one.phase, "round"))
-        for number, one in enumerate(names[:MOST_PLOTS])
-    }
-    rounds = rounds_table(asked, session_id, curves, per_page=10)
+    curves, view = Curves(asked.at, session_id), View.of(asked)
+    metrics = list(dict.fromkeys(one.metric for one in curves.names()))
+    plots: dict[str, Part | Callable[[], Part]] = {}
+    links: dict[str, str] = {}
+    for number, metric in enumerate(metrics[:MOST_PLOTS]):
+        plots[f"metric-{number}"] = partial(chart_of, curves, metric, view)
+        links[f"metric-{number}"] = address("sessions", session_id, "metrics", metric, **view.query)
+    rounds = list(all_rounds(asked, session_id))
+    costs = dict(cost_charts(rounds)) if rounds else {}
+    table = rounds_table(asked, session_id, curves, rounds=rounds, per_page=10)
     title = f"How is {session_id} doing?" if detail.now else f"How did {session_id} end?"
-    values = values_of(detail, "Overview", plots=list(plots))
-    parts: dict[str, Chart] = dict(plots)
-    return Page(title, values, {**parts, "rounds": rounds}, detail.notes, (("Sessions", "/"),))
-
-
-def metric_chart(series: Series) -> LineChart:
-    """The weighted mean of a metric by round, with a band over the clients."""
-    bands = () if all(low is None for low in series.min) else (Band(series.min, series.max, "all clients"),)
-    curve = Curve(series.phase, series.x, series.weighted_mean, bands)
-    return LineChart(title=series.metric, curves=[curve], x=Axis("round", "whole"))
+    more = {"plots": links, "costs": list(costs), "num_metrics": len(metrics), "view": view}
+    parts: dict[str, Part | Callable[[], Part]] = {**plots, **costs, "rounds": table}
+    return Page(title, values_of(detail, "Overview", **more), parts, detail.notes, (("Sessions", "/"),))

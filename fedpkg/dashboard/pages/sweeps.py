@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
-from fedpkg.api.sweeps import get_sweep, list_sweeps
+from fedpkg.api.sweeps import get_sweep, heat_map, list_sweeps
 from fedpkg.dashboard.asked import Asked, address
-from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.curves import sweep_chart
+from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.configuration import text_of
 from fedpkg.dashboard.tables import Column, Row, table_from, table_of
 
@@ -78,5 +80,14 @@ def one_sweep(asked: Asked) -> Page:
     empty = "The sweep has no points yet."
     table = table_of(asked, "points", columns, rows, caption="Points", sort=sort, empty=empty, per_page=100)
     name = found.sweep.name
-    values = {"found": found, "sweep": found.sweep}
-    return Page(f"Which point of {name} is best?", values, {"points": table}, (), (("Sweeps", "/sweeps"),))
+    values = {"found": found, "sweep": found.sweep, "x_key": "", "y_key": "", "value": "best"}
+    parts: dict[str, Part] = {"points": table}
+    if len(found.keys) > 1:
+        x, y = (asked.get(key) if asked.get(key) in found.keys else "" for key in ("across", "down"))
+        x = x or next(key for key in found.keys if key != y)
+        y = y if y not in ("", x) else next(key for key in found.keys if key != x)
+        value: Literal["final", "best"] = "final" if asked.get("value") == "final" else "best"
+        cells = heat_map(asked.at, name, x, y, metric=found.metric, phase=found.phase, value=value)
+        parts["heat"] = sweep_chart(cells, value)
+        values |= {"x_key": x, "y_key": y, "value": value}
+    return Page(f"Which point of {name} is best?", values, parts, (), (("Sweeps", "/sweeps"),))

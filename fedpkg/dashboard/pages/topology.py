@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fedpkg.api.topology import get_topology
 from fedpkg.dashboard.asked import Asked
-from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.curves import combiner_charts, tree_chart
+from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, table_of
 
@@ -48,4 +49,10 @@ def page(asked: Asked) -> Page:
     ]
     table = table_of(asked, "combiners", COLUMNS, rows, caption="Combiners", empty="This session has no tree.")
     title = "How are updates combined on their way up?"
-    return Page(title, values_of(detail, "Topology"), {"combiners": table}, (), trail_of(detail))
+    parts: dict[str, Part] = {"combiners": table}
+    if found.combiners:
+        parts["tree"] = tree_chart(found.combiners)
+    plots = dict(combiner_charts(asked, detail.summary.session_id, found.combiners))
+    parts |= plots
+    values = values_of(detail, "Topology", has_tree=bool(found.combiners), plots=list(plots))
+    return Page(title, values, parts, (), trail_of(detail))

@@ -79,7 +79,8 @@ function paint(Plotly, plot) {
   const { told, height } = states.get(plot);
   const { data, layout } = dark.matches ? darkened({ data: told.data, layout: told.layout }, told.dark) : told;
   const tall = Math.max(height, layout.height ?? 0, 260);
-  return Plotly.react(plot, data, { ...layout, autosize: true, height: tall }, { responsive: true });
+  const legend = { ...layout.legend, y: -62 / (tall - 120) }; // below the axis, however high the plot is
+  return Plotly.react(plot, data, { ...layout, legend, autosize: true, height: tall }, { responsive: true });
 }
 
 const STEP = 0.2; // of what is visible
