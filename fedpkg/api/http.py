@@ -52,7 +52,7 @@ def _encoded_document() -> bytes:
 def _handler(route: Route, reads: Reads) -> Handler:
     async def handle(request: web.Request) -> web.StreamResponse:
         given = _given(request, route)
-        form = given.pop("form", "json") if route.is_stream else "json"
+        form: Any = given.pop("form", "json") if route.is_stream else "json"
         values = check(route.function, given, are_texts=True)
         if route.is_stream:
             items = await reads.call(lambda at: pieces(route.function(at, **values), form))
