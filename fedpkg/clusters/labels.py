@@ -33,15 +33,19 @@ def request_for(clients: Sequence[str], entry_point: str, infer: InferConfig) ->
     )
 
 
-def counts_in(replies: Iterator[Reply]) -> dict[str, list[float]]:
-    """The counts of labels by client. Replies without usable ones are left out, with a warning in the log."""
+def counts_in(replies: Iterator[Reply], length: int | None = None) -> dict[str, list[float]]:
+    """The counts of labels by client. Replies without usable ones are left out, with a warning in the log.
+
+    ``length``: the number of labels. None: that of most clients.
+    """
     told = {reply.client_id: _counts(reply.metrics) for reply in replies}
-    lengths = Counter(len(counts) for counts in told.values() if isinstance(counts, list))
-    length = next((length for length, _ in lengths.most_common(1)), 0)
+    if length is None:
+        lengths = Counter(len(counts) for counts in told.values() if isinstance(counts, list))
+        length = next((length for length, _ in lengths.most_common(1)), 0)
     found = {}
     for client_id, counts in told.items():
         if isinstance(counts, list) and len(counts) != length:
-            counts = f"it has {len(counts)} labels, most clients have {length}"
+            counts = f"it has {len(counts)} labels, and not {length}"
         if isinstance(counts, str):
             event(logger, logging.WARNING, "label_histogram.left_out", client=client_id, reason=counts)
             continue

@@ -300,15 +300,15 @@ class _Round:
 
     # ---- clients without a place
 
-    def _labels(self, clients: Sequence[str]) -> Asks[tuple[Updates | None, list[str]]]:
+    def _labels(self, clients: Sequence[str], length: int | None = None) -> Asks[tuple[Updates | None, list[str]]]:
         assert self.of.entry_point is not None
         (replies,) = yield [request_for(clients, self.of.entry_point, self.infer)]
-        counts = counts_in(replies)
+        counts = counts_in(replies, length)
         self.asked_s += replies.virtual_s
         return vectors_of(counts, self.infer.minimum)
 
     def _place_by_labels(self, clients: Sequence[str]) -> Asks[None]:
-        updates, without = yield from self._labels(clients)
+        updates, without = yield from self._labels(clients, self.own["base"].num_parameters)
         found = dict.fromkeys(without, max(self.clusters.items(), key=lambda one: len(one[1]))[0])
         if updates is not None:
             found |= self._nearest(_replies(updates, updates.clients), self.own["base"])

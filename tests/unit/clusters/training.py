@@ -82,6 +82,7 @@ def run(
     monkeypatch: pytest.MonkeyPatch,
     clients: Digits,
     infer: Mapping[str, Any] | None,
+    /,
     *,
     watch: Callable[[Event], None] | None = None,
     **more: Any,
