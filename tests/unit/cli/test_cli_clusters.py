@@ -71,3 +71,24 @@ def test_a_tree_that_cannot_be_written_is_said(here):
     ended = fedpkg("cluster", "infer", entities, "--cut", "clusters=2", "-o", folder)
     assert ended.code == 3
     assert ended.err.startswith("error: ") and "tree.yaml" in ended.err
+
+
+def test_clusters_that_were_found_during_a_run_are_shown(here):
+    infer = {"cut": {"clusters": 2}, "distance": "euclidean", "own_models": True}
+    run_yaml = write_run_yaml(here, clients={"count": 4}, rounds=1, topology={"infer": infer})
+    assert fedpkg("cluster", "check", run_yaml).out == f"{run_yaml}: clusters of 4 clients are found in round 1\n"
+    assert fedpkg("cluster", "check", run_yaml, "--json").json()["found_from"] == "updates"
+    early = fedpkg("cluster", "tree", run_yaml)
+    assert early.code == 3 and "its clusters are found during the run" in early.err
+    ended = fedpkg("run", run_yaml)
+    assert ended.code == 0, ended.err
+    told = fedpkg("cluster", "tree", "try", "--json").json()
+    assert [one["path"] for one in told] == ["", "a", "b"] and told[0]["num_clients"] == 4
+    shown = fedpkg("cluster", "tree", "try", "--picture", "found.html")
+    assert shown.code == 0, shown.err
+    assert "euclidean distance" in (here / "found.html").read_text()
+    assert [line.split()[0] for line in fedpkg("session", "show", "--tree").out.splitlines()[1:4]] == [
+        "(root)",
+        "a",
+        "b",
+    ]
