@@ -87,14 +87,14 @@ def get_model(at: Opened, ref: Ref) -> Model:
 
 def model_row(at: Opened, ref: Ref) -> ModelRow:
     """The row of a model; ``latest`` is the last model of the newest session."""
-    if ref == "latest" or ref.startswith("latest."):
+    if ref == "latest" or ref.startswith(("latest.", "latest/")):
         ref = at.session("latest").session_id + ref.removeprefix("latest")
     return at.store.get_model(ref)
 
 
 @question
 def model_trail(at: Opened, ref: Ref) -> list[Model]:
-    """The model, its parent, and so on to its seed model."""
+    """The model, its parent, and so on to its seed model; of a cluster's model, all that it comes from."""
     return models_of(at, at.store.model_trail(model_row(at, ref).model_id))
 
 
@@ -102,7 +102,7 @@ def model_trail(at: Opened, ref: Ref) -> list[Model]:
 def model_graph(at: Opened, ref: Ref, *, limit: Limit = 1000) -> ModelGraph:
     """All models of a session with their links; of more than ``limit``, the newest."""
     session_id = at.session(ref).session_id
-    rows = at.store.list_models(session_id)
+    rows = at.store.list_models(session_id, cluster=None)
     models = models_of(at, rows[-limit:])
     clusters = list(dict.fromkeys(one.cluster for one in models))
     return ModelGraph(session_id=session_id, clusters=clusters, models=models, total=len(rows))
@@ -209,8 +209,8 @@ def models_of(at: Opened, rows: Sequence[ModelRow]) -> list[Model]:
             model_id=row.model_id,
             session_id=row.session_id,
             round_number=row.round_number,
-            cluster="",
-            parents=[row.parent_id] if row.parent_id else [],
+            cluster=row.cluster,
+            parents=row.parents or ([row.parent_id] if row.parent_id else []),
             digest=row.digest,
             suffix=row.suffix,
             size_bytes=row.size_bytes,

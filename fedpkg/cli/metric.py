@@ -86,7 +86,7 @@ def show_aggregates(settings: Settings, store: StateStore, session: SessionRow, 
     """List the aggregates of a session's metrics over its clients."""
     from fedpkg.controller.metric_rows import all_metric_rows
 
-    found = all_metric_rows(store, session.session_id)
+    found = all_metric_rows(store, session.session_id, clusters=True)
     found = [one for one in found if round_number is None or one.round_number == round_number]
     if settings.json:
         output.document([asdict(one) for one in found])
@@ -102,11 +102,19 @@ def show_aggregates(settings: Settings, store: StateStore, session: SessionRow, 
         texts = output.measures([value for place in places for value in _numbers(found[place])])
         for number, place in enumerate(places):
             cells[place] = texts[number * len(_COLUMNS) : (number + 1) * len(_COLUMNS)]
+    has_clusters = any(one.cluster for one in found)
     rows = [
-        [str(one.round_number), one.phase, shown(one.metric), str(one.num_clients), *cells[place]]
+        [
+            str(one.round_number),
+            one.phase,
+            *([one.cluster or "(all)"] if has_clusters else []),
+            shown(one.metric),
+            str(one.num_clients),
+            *cells[place],
+        ]
         for place, one in enumerate(found)
     ]
-    output.table(["round", "phase", "metric", "clients", *_COLUMNS], rows)
+    output.table(["round", "phase", *["cluster"] * has_clusters, "metric", "clients", *_COLUMNS], rows)
 
 
 _COLUMNS = ["weighted", "mean", "std", "min", "decile 1", "median", "decile 9", "max", "worst 10%", "best 10%"]

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
     from fedpkg.weights.weights import Weights
 
 _MODEL = click.argument("ref", metavar="[MODEL]", required=False, shell_complete=models)
+_CLUSTER = click.option(
+    "--cluster", metavar="PATH", help="The model of this cluster, in a session that has models of clusters."
+)
 _OUTPUT = click.option("-o", "--output", "target", metavar="FILE", type=click.Path(path_type=Path), required=True)
 _FORCE = click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
 
@@ -42,7 +45,8 @@ def command() -> None:
       fedpkg model list
       fedpkg model export latest -o model.safetensors
 
-    MODEL is an id (SESSION.ROUND), the beginning of a digest, a session (its last model) or `latest`.
+    MODEL is an id (SESSION.ROUND), the beginning of a digest, a session (its last model) or `latest`. In a session
+    with models of clusters, `--cluster PATH` or MODEL/PATH is that of a cluster.
     """
 
 
@@ -59,10 +63,18 @@ def command() -> None:
 @click.option(
     "--lowest/--highest", "lowest", default=None, help="With --best: whether the highest or the lowest value is best."
 )
+@click.option("--cluster", metavar="PATH", help="List the models of this cluster.")
+@click.option("--clusters", is_flag=True, help="List the models of all clusters.")
 @common_options
 @click.pass_obj
 def list_models(
-    settings: Settings, session_ref: str | None, of_all: bool, best: str | None, lowest: bool | None
+    settings: Settings,
+    session_ref: str | None,
+    of_all: bool,
+    best: str | None,
+    lowest: bool | None,
+    cluster: str | None,
+    clusters: bool,
 ) -> None:
     """List a session's global models by round, with their metrics.
 
@@ -71,19 +83,28 @@ def list_models(
       fedpkg model list --best accuracy
       fedpkg model list --best score --lowest
       fedpkg model list digits --best
+      fedpkg model list digits --cluster north/kiruna
 
+    A cluster's model has a row for each round that changed it: `rounds` are those after which it was the cluster's.
     With --best, the highest value is best, except for metrics whose name contains loss, error, mse, mae, rmse, nll or
     perplexity. --lowest and --highest override this, and so does stop.mode of the session. Of models with equal values,
     the earliest is shown. Values that are not finite do not count.
     """
     if lowest is not None and best is None:
         raise click.UsageError("--lowest and --highest belong to --best METRIC")
+    if (cluster or clusters) and (of_all or (cluster and clusters)):
+        raise click.UsageError("--cluster and --clusters are of one session, and exclude each other")
     with settings.reading() as (home, store):
         session_id = None if of_all else find_session(store, session_ref).session_id
-        models, metrics = store.list_models(session_id), _metrics(store, session_id)
+        if session_id is not None and (cluster or clusters):
+            models, metrics = _of_clusters(store, session_id, cluster), _metrics_of_clusters(store, session_id)
+        else:
+            models, metrics = store.list_models(session_id), _metrics(store, session_id)
         if best is not None:
-            rounds = store.list_rounds(session_id)
-            values = {f"{row.session_id}.{row.round_number}": round_values(row) for row in rounds}
+            values = metrics
+            if not (cluster or clusters):
+                rounds = store.list_rounds(session_id)
+                values = {f"{row.session_id}.{row.round_number}": round_values(row) for row in rounds}
             stop = {} if session_id is None else store.get_session(session_id).config.get("stop") or {}
             best = best or stop.get("metric")
             if best is None:
@@ -97,6 +118,33 @@ def list_models(
 def _metrics(store: StateStore, session_id: str | None) -> dict[str, dict[str, Any]]:
     """What validation measured, by model."""
     return {f"{row.session_id}.{row.round_number}": row.metrics for row in store.list_rounds(session_id)}
+
+
+def _of_clusters(store: StateStore, session_id: str, path: str | None) -> list[ModelRow]:
+    """The models of a session's clusters, or of one. Raises NotFound: there is no such cluster."""
+    if path is not None:
+        store.get_cluster_model(session_id, path)
+        return store.list_models(session_id, cluster=path)
+    return [model for model in store.list_models(session_id, cluster=None) if model.cluster]
+
+
+def _metrics_of_clusters(store: StateStore, session_id: str) -> dict[str, dict[str, Any]]:
+    """What the clients of each cluster measured of its model, the last time that they did, by model."""
+    found: dict[str, dict[str, Any]] = {}
+    models: dict[str, list[ModelRow]] = {}
+    for model in _of_clusters(store, session_id, None):
+        models.setdefault(model.cluster, []).append(model)
+    for row in store.list_metric_rows(session_id, phase="validate", cluster=list(models)) if models else ():
+        for model in models[row.cluster]:
+            if model.is_current_at(row.round_number):
+                found.setdefault(model.model_id, {})[row.metric] = row.weighted_mean
+    return found
+
+
+def _model(store: StateStore, ref: str | None, cluster: str | None) -> ModelRow:
+    """The model to which a command refers."""
+    ref = model_ref(store, ref)
+    return store.get_model(f"{ref}/{cluster}" if cluster else ref)
 
 
 def _best(models: list[ModelRow], metrics: Mapping[str, Mapping[str, Any]], name: str, *, lowest: bool) -> ModelRow:
@@ -120,18 +168,24 @@ def is_finite_number(value: object) -> bool:
 
 @command.command()
 @_MODEL
+@_CLUSTER
 @common_options
 @click.pass_obj
-def trail(settings: Settings, ref: str | None) -> None:
+def trail(settings: Settings, ref: str | None, cluster: str | None) -> None:
     """Show the models that a model comes from.
 
     \b
       fedpkg model trail latest
+      fedpkg model trail latest --cluster north/kiruna
+
+    A cluster's model may come from several models, if clusters were merged, and several may come from one.
     """
     with settings.reading() as (home, store):
-        model = store.get_model(model_ref(store, ref))
-        trail_of = store.model_trail(model.model_id)
-        _show_models(settings, home, trail_of, _metrics(store, model.session_id))
+        model = _model(store, ref, cluster)
+        trail_of, metrics = store.model_trail(model.model_id), _metrics(store, model.session_id)
+        if model.cluster:
+            metrics |= _metrics_of_clusters(store, model.session_id)
+        _show_models(settings, home, trail_of, metrics)
 
 
 def _show_models(
@@ -159,9 +213,11 @@ def _show_models(
     measured = [metrics.get(model.model_id, {}) for model in models]
     names = metric_names({name: value for one in reversed(measured) for name, value in one.items()})[:METRIC_COLUMNS]
     columns = [output.measures([one.get(name) for one in measured]) for name in names]
+    has_clusters = any(model.cluster for model in models)
     rows = [
         [
             model.model_id,
+            *([_rounds_words(model), _parents_words(model)] if has_clusters else []),
             model.digest[:12],
             output.when(model.created_at),
             f"{len(model.contributors)} clients" if model.round_number else "seed model",
@@ -173,20 +229,38 @@ def _show_models(
         ]
         for i, model in enumerate(models)
     ]
-    output.table(["model", "sha256", "made", "of", "examples", *names, "size"], rows)
+    of_clusters = ["rounds", "from"] if has_clusters else []
+    output.table(["model", *of_clusters, "sha256", "made", "of", "examples", *names, "size"], rows)
+
+
+def _rounds_words(model: ModelRow) -> str:
+    """The rounds after which it was the model."""
+    if not model.cluster:
+        return str(model.round_number)
+    if model.until_round is None:
+        return f"{model.round_number}-"
+    last = model.until_round - 1
+    return str(last) if last == model.round_number else f"{model.round_number}-{last}"
+
+
+def _parents_words(model: ModelRow) -> str:
+    parents = model.parents or ([model.parent_id] if model.parent_id else [])
+    return ", ".join(parent.removeprefix(f"{model.session_id}.") for parent in parents)
 
 
 @command.command()
 @_MODEL
 @_OUTPUT
 @_FORCE
+@_CLUSTER
 @common_options
 @click.pass_obj
-def export(settings: Settings, ref: str | None, target: Path, force: bool) -> None:
+def export(settings: Settings, ref: str | None, target: Path, force: bool, cluster: str | None) -> None:
     """Write a global model to a file.
 
     \b
       fedpkg model export latest -o model.npz
+      fedpkg model export latest --cluster north -o north.npz
       fedpkg model export digits.3 -o round-3.safetensors
 
     The suffix of FILE chooses the format: .npz or .safetensors (or, for a model of one bare array, .f64, .f32 or .txt).
@@ -196,7 +270,7 @@ def export(settings: Settings, ref: str | None, target: Path, force: bool) -> No
 
     suffix = _check_target(target, force)
     with settings.reading() as (home, store):
-        model = store.get_model(model_ref(store, ref))
+        model = _model(store, ref, cluster)
         source = ModelStore(home.models).verify_model(model)
     _write_as(suffix, source, target)
     _put_beside(target, {"buffers": list(model.buffers)})
@@ -325,10 +399,16 @@ def _read(settings: Settings, ref: str) -> tuple[Weights, ModelForm]:
 
     if Path(ref).is_file():
         return read_seed_model(Path(ref))
-    if ref.endswith((".npz", ".safetensors", ".pt", ".pth")) or "/" in ref:
-        raise ModelFileError(f"there is no file {ref}", hint="give a model file, or a model's id: fedpkg model list")
+    wrong = ModelFileError(f"there is no file {ref}", hint="give a model file, or a model's id: fedpkg model list")
+    if ref.endswith((".npz", ".safetensors", ".pt", ".pth")) or ref.startswith(("/", ".")):
+        raise wrong
     with settings.reading() as (home, store):
-        model = store.get_model(model_ref(store, ref))
+        try:
+            model = store.get_model(model_ref(store, ref))
+        except NotFound as error:
+            if "cluster" in error.fields or "/" not in ref:
+                raise
+            raise wrong from error
         return read_seed_model(ModelStore(home.models).verify_model(model))
 
 

@@ -131,9 +131,11 @@ def _set_json(context: click.Context, _option: click.Parameter, value: bool) -> 
 
 
 def model_ref(store: StateStore, ref: str | None) -> str:
-    """``latest`` (or nothing) and ``latest.3`` as ids of the newest session; other references as they are."""
+    """``latest`` (or nothing), ``latest.3`` and ``latest/north`` as ids of the newest session; other references as they
+    are.
+    """
     from fedpkg.session.record import find_session
 
-    if ref is None or ref == "latest" or ref.startswith("latest."):
+    if ref is None or ref == "latest" or ref.startswith(("latest.", "latest/")):
         return find_session(store, None).session_id + (ref or "latest").removeprefix("latest")
     return ref

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
+from fedpkg.cli.clusters import clusters_of, clusters_table
 from fedpkg.cli.completing import sessions
 from fedpkg.cli.metric import show_aggregates
 from fedpkg.cli.options import Settings, common_options
@@ -114,7 +115,7 @@ def show(settings: Settings, session_ref: str | None, round_number: int | None, 
 def _aggregates(store: StateStore, session: SessionRow, round_number: int | None) -> dict[str, Any]:
     from fedpkg.controller.metric_rows import all_metric_rows
 
-    found = all_metric_rows(store, session.session_id)
+    found = all_metric_rows(store, session.session_id, clusters=True)
     return {"aggregates": [asdict(row) for row in found if round_number in (None, row.round_number)]}
 
 
@@ -163,6 +164,9 @@ def _show(settings: Settings, home: Home, store: StateStore, session: SessionRow
     output.facts(pairs)
     output.result()
     rounds_table(store, session.session_id)
+    if clusters := clusters_of(store, session.session_id):
+        output.result()
+        clusters_table(clusters)
     if by_organization := _organizations(store, session):
         output.result()
         columns = ["organization", "calls", "failed", "down", "up", "last failure"]
@@ -277,6 +281,7 @@ def _document(home: Home, store: StateStore, session: SessionRow, aggregates: di
             "rounds": [asdict(row) for row in store.list_rounds(session_id)],
             "failures": failed,
             **({"organizations": by_organization} if (by_organization := _organizations(store, session)) else {}),
+            **({"clusters": clusters} if (clusters := clusters_of(store, session_id)) else {}),
             **aggregates,
         }
     )
@@ -298,11 +303,12 @@ def _show_round(
     from fedpkg.cli.report import metric_text, requests_table, strategy_numbers, weight_source
 
     row = store.get_round(session.session_id, round_number)
+    clusters = clusters_of(store, session.session_id, round_number)
     tasks = store.list_tasks(session.session_id, round_number=round_number)
     requests = store.list_requests(session.session_id, round_number=round_number)
     if settings.json:
         of_round = {"requests": [asdict(one) for one in requests], "tasks": [_task(home, task) for task in tasks]}
-        output.document({**asdict(row), **of_round, **aggregates})
+        output.document({**asdict(row), **of_round, **({"clusters": clusters} if clusters else {}), **aggregates})
         return
     is_many = len(requests) > 1
     asked = len({client_id for request in requests for client_id in request.cohort})
@@ -320,6 +326,9 @@ def _show_round(
         ]
     )
     output.result()
+    if clusters:
+        clusters_table(clusters)
+        output.result()
     if is_many:
         requests_table(requests)
         output.result()

@@ -19,8 +19,9 @@ if TYPE_CHECKING:
 @dataclass
 class Account:
     """A combiner in the rounds that are shown; calls, bytes and seconds are those of its own clients, and of the models
-    between it and the combiner above. ``metrics``: of the last of the rounds; ``validation``: of the global model on
-    the clients below it, in the last round that was validated.
+    between it and the combiner above. ``metrics``: of the last of the rounds; ``validation``: what the
+    clients below it measured in the last round that was validated, each of the global model, or of the own model of the
+    nearest combiner above it that has one.
     """
 
     path: str

@@ -41,7 +41,8 @@ def list_validations(
     The weight is the client's weight in the average of the round. All weights of one average have the same source: the
     num_examples reported with the metrics (reply); if a client reports none, the sizes of the clients' data (split),
     their num_examples in training (train), or equal weights (equal). Measurements before and after training, and those
-    on the server's data, have another phase than `validate`.
+    on the server's data, have another phase than `validate`. Where clusters of clients have models of their own, the
+    column `cluster` says whose model a client measured.
     """
     with settings.reading() as (_home, store):
         session = find_session(store, session_ref)
@@ -64,11 +65,13 @@ def _show(found: Sequence[ValidationRow]) -> None:
     texts = [name for name in dict.fromkeys(name for values in metrics for name in values) if name not in names]
     texts = [name for name in texts if any(isinstance(values.get(name), str) for values in metrics)]
     has_phases = any(row.phase != "validate" for row in found)
+    has_clusters = any(row.cluster for row in found)
     rows = [
         [
             str(row.round_number),
             row.client_id,
             *([row.phase] if has_phases else []),
+            *([row.cluster or "-"] if has_clusters else []),
             *(column[i] for column in measured),
             *(shown(str(metrics[i].get(name, "-")))[:80] for name in texts),
             output.number(row.weight),
@@ -76,4 +79,5 @@ def _show(found: Sequence[ValidationRow]) -> None:
         ]
         for i, row in enumerate(found)
     ]
-    output.table(["round", "client", *(["phase"] if has_phases else []), *names, *texts, "weight", "from"], rows)
+    columns = ["round", "client", *["phase"] * has_phases, *["cluster"] * has_clusters]
+    output.table([*columns, *names, *texts, "weight", "from"], rows)

@@ -130,6 +130,8 @@ def _contradictions(topology: Mapping[str, Any], infer: InferConfig) -> Iterator
     if infer.own_models and defaults.get("strategy"):
         message = "with own models, each cluster has the strategy of the session"
         yield "defaults.strategy", message, "set it as `strategy` of the run.yaml"
+    if infer.own_models and "own" in (topology.get("validate"), defaults.get("validate")):
+        yield "validate", "with own models, clients validate that of their cluster anyway", "remove it"
     for key, hint in _OF_DEFAULTS.items():
         if defaults.get(key):
             yield f"defaults.{key}", "clusters that are found cannot have it", hint

@@ -11,11 +11,9 @@ from fedpkg.controller.trail import buffer_keys, store_model
 from fedpkg.errors import AggregationError, ModelFileError, NotFound, SessionFailed
 from fedpkg.formats.model_file import keys_in_file, read_model
 from fedpkg.stores.base import ClusterChanges, ModelRow
-from fedpkg.strategies.base import ClusterModel, StepResult, is_name
+from fedpkg.strategies.base import LONGEST_PATH, ClusterModel, StepResult, is_name
 from fedpkg.strategies.updates.held import finite
 from fedpkg.weights.weights import Weights
-
-_LONGEST_PATH = 2000  # bytes; PostgreSQL has no index of longer texts
 
 
 class Clusters:
@@ -56,8 +54,8 @@ class Clusters:
                     f"{where}: {path!r:.120} is no path of a cluster",
                     hint="a path is names of 1 to 100 printable characters, with '/' between them",
                 )
-            if len(path.encode()) > _LONGEST_PATH:
-                raise SessionFailed(f"{where}: a path has {len(path.encode())} bytes, the most are {_LONGEST_PATH}")
+            if len(path.encode()) > LONGEST_PATH:
+                raise SessionFailed(f"{where}: a path has {len(path.encode())} bytes, the most are {LONGEST_PATH}")
             where_it = f"{where}, {path}"
             if not isinstance(one, ClusterModel) or not isinstance(one.model, Weights):
                 raise SessionFailed(f"{where_it}: it is not a ClusterModel with Weights, but a {type(one).__name__}")

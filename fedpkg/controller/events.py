@@ -114,7 +114,8 @@ class CombinerReported(Event, frozen=True, kw_only=True):
 
 
 class RoundFinished(Event, frozen=True, kw_only=True):
-    """A round is finished; ``metrics`` are the aggregates of the clients' metrics, by phase and metric; ``combiners``:
+    """A round is finished; ``metrics`` are the aggregates of the clients' metrics, by phase, cluster and metric (those
+    over all clients have an empty ``cluster``); ``combiners``:
     what those of a tree did.
     """
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from fedpkg.controller.clusters import Clusters
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import TaskEnded
 from fedpkg.controller.metrics import Weight
@@ -328,13 +329,26 @@ def task_row(received: Received, *, position: int, started_at: float, bytes_down
 class ValidationLedger(Ledger):
     """The records of a round's validation, or of another measurement: its rows of clients' metrics decide.
 
+    Args:
+        model_id: of the model that is measured.
+        clusters: clients that belong to one measure its model.
+
     Attributes:
         found: metrics by client.
         states: tokens of the clients' states afterwards.
     """
 
-    def __init__(self, ctx: SessionContext, round_number: int, model_id: str, phase: MetricPhase = "validate") -> None:
+    def __init__(
+        self,
+        ctx: SessionContext,
+        round_number: int,
+        model_id: str,
+        phase: MetricPhase = "validate",
+        *,
+        clusters: Clusters | None = None,
+    ) -> None:
         self._model_id = model_id
+        self._clusters = clusters
         self._phase = phase
         self.found: dict[str, ValidationRow] = {}
         self.states: dict[str, str | None] = {}
@@ -366,11 +380,12 @@ class ValidationLedger(Ledger):
         order, answer = received.order, received.answer
         if answer.status != "ok" or weight is None:
             return None, None
+        of_cluster = None if self._clusters is None else self._clusters.model_of(order.client_id)
         row = ValidationRow(
             task_id=order.task_id,
             session_id=order.session_id,
             round_number=order.round_number,
-            model_id=self._model_id,
+            model_id=self._model_id if of_cluster is None else of_cluster.model_id,
             client_id=order.client_id,
             metrics=self.ctx.measured(answer.metrics, order.client_id),
             weight=weight[0],

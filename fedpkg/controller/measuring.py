@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from fedpkg.controller.asked import Asked, Desk, desk_of
+from fedpkg.controller.clusters import Clusters
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted, RequestAsked
 from fedpkg.controller.lanes import Lanes
@@ -67,6 +68,21 @@ def enter(
     return asked
 
 
+def enter_each(desk: Desk, cohort: Sequence[str], clusters: Clusters, *, phase: MetricPhase = VALIDATE) -> list[Asked]:
+    """Ask these clients to measure the models of their clusters; those that belong to none get that of the desk."""
+    by_path: dict[str, list[str]] = {}
+    for client_id in cohort:
+        by_path.setdefault(clusters.paths.get(client_id, ""), []).append(client_id)
+    asked = []
+    for path, members in (by_path or {"": []}).items():
+        at = desk
+        if path:
+            files = Payloads(desk.ctx, desk.round_number, None, clusters.current[path])
+            at = dataclasses.replace(desk, payloads=files)
+        asked.append(enter(at, members, phase=phase))
+    return asked
+
+
 def weighted(
     ctx: SessionContext, clients: Mapping[str, ClientRow], validations: Sequence[ValidationRow]
 ) -> list[ValidationRow]:
@@ -81,12 +97,19 @@ def weighted(
 
 
 def aggregates(validations: Sequence[ValidationRow], phase: MetricPhase) -> list[MetricRow]:
-    """The aggregates of one average."""
+    """The aggregates of one average, and those of the clients of each cluster among them."""
     if not validations:
         return []
-    replies = [(one.metrics, (one.weight, one.weight_source)) for one in validations]
-    first = validations[0]
-    return metric_rows(replies, session_id=first.session_id, round_number=first.round_number, phase=phase)
+    first, found = validations[0], []
+    by_path: dict[str, list[ValidationRow]] = {"": list(validations)}
+    for one in validations if phase != "server" else ():
+        if one.cluster:
+            by_path.setdefault(one.cluster, []).append(one)
+    for path in sorted(by_path):
+        replies = [(one.metrics, (one.weight, one.weight_source)) for one in by_path[path]]
+        number = first.round_number
+        found += metric_rows(replies, session_id=first.session_id, round_number=number, phase=phase, cluster=path)
+    return found
 
 
 def drop_states(desk: Desk, ledger: ValidationLedger) -> None:
@@ -104,6 +127,7 @@ class AroundTraining:
 
     Args:
         model: the global model that the clients of the round get.
+        clusters: those after the round before, whose models their clients measure before their training.
         ledger: of the round's training, whose tasks are numbered after these.
 
     Attributes:
@@ -115,6 +139,7 @@ class AroundTraining:
     lanes: Lanes
     round_number: int
     model: ModelRow
+    clusters: Clusters
     ledger: Ledger
     rows: list[ValidationRow] = dataclasses.field(default_factory=list)
     metric_rows: list[MetricRow] = dataclasses.field(default_factory=list)
@@ -124,7 +149,8 @@ class AroundTraining:
         desk, ledger = self._desk("before_training", cohort)
         left = [client_id for client_id in cohort if client_id not in ledger.found]
         self._tell(desk, "before_training", len(left))
-        enter(desk, left, phase="before_training").finish()
+        for one in enter_each(desk, left, self.clusters, phase="before_training"):
+            one.finish()
         self._take(desk, ledger, "before_training", cohort)
 
     def after(self, requests: Sequence[Asked], model: Weights) -> None:
@@ -154,7 +180,7 @@ class AroundTraining:
 
     def _desk(self, phase: MetricPhase, cohort: Collection[str]) -> tuple[Desk, ValidationLedger]:
         ctx, number = self.ctx, self.round_number
-        ledger = ValidationLedger(ctx, number, self.model.model_id, phase)
+        ledger = ValidationLedger(ctx, number, self.model.model_id, phase, clusters=self.clusters)
         ledger.take_attempts(self.ledger)
         row = self.model if phase == "before_training" else None
         desk = desk_of(ctx, self.lanes, number, ledger, Payloads(ctx, number, None, row, prefix=f"{PAYLOAD}-{phase}"))

@@ -20,7 +20,12 @@ _NUM_EXAMPLES = "num_examples"  # counts the examples; it is not a metric
 
 
 def metric_rows(
-    replies: Sequence[tuple[Json, Weight]], *, session_id: str, round_number: int, phase: MetricPhase
+    replies: Sequence[tuple[Json, Weight]],
+    *,
+    session_id: str,
+    round_number: int,
+    phase: MetricPhase,
+    cluster: str = "",
 ) -> list[MetricRow]:
     """One row for each metric that the clients report, given each client's metrics and their weight.
 
@@ -36,7 +41,18 @@ def metric_rows(
                 values[name].append(number)
     names = sorted(values, key=lambda name: -len(values[name]))[:MAX_METRICS]
     return [
-        _row(values[name], weighted[name], session_id=session_id, round_number=round_number, phase=phase, metric=name)
+        _row(
+            values[name],
+            weighted[name],
+            MetricRow(
+                session_id=session_id,
+                round_number=round_number,
+                phase=phase,
+                metric=name,
+                num_clients=len(values[name]),
+                cluster=cluster,
+            ),
+        )
         for name in names
     ]
 
@@ -46,18 +62,7 @@ def _with_nested(metrics: Json) -> Json:
     return {**metrics, **nested} if nested and isinstance(metrics, dict) else metrics
 
 
-def _row(
-    values: Sequence[float],
-    weighted_mean: float | None,
-    *,
-    session_id: str,
-    round_number: int,
-    phase: MetricPhase,
-    metric: str,
-) -> MetricRow:
-    key = MetricRow(
-        session_id=session_id, round_number=round_number, phase=phase, metric=metric, num_clients=len(values)
-    )
+def _row(values: Sequence[float], weighted_mean: float | None, key: MetricRow) -> MetricRow:
     if not values:
         return key
     # A power of 2, so that scaling is exact: the squares and differences of large values would overflow.
@@ -67,7 +72,7 @@ def _row(
     mean = math.fsum(scaled) / count
     variance = math.fsum((value - mean) ** 2 for value in scaled) / count
     low, high = math.fsum(scaled[:tenth]) / tenth, math.fsum(scaled[-tenth:]) / tenth
-    worst, best = (high, low) if is_lower_better(metric) else (low, high)
+    worst, best = (high, low) if is_lower_better(key.metric) else (low, high)
 
     def back(value: float) -> float:
         return math.ldexp(value, exponent)
@@ -93,13 +98,13 @@ def _quantile(values: Sequence[float], tenths: int) -> float:
     return values[below] + (values[below + 1] - values[below]) * (rest / 10)
 
 
-def all_metric_rows(store: StateStore, session_id: str) -> list[MetricRow]:
-    """The aggregates of a session, by round.
+def all_metric_rows(store: StateStore, session_id: str, *, clusters: bool = False) -> list[MetricRow]:
+    """The aggregates of a session, by round; with ``clusters``, also those of each cluster.
 
     For rounds of an older fedpkg, the weighted means are those on record; the spread is known of the validations.
     """
     found: dict[int, list[MetricRow]] = {}
-    for one in store.list_metric_rows(session_id):
+    for one in store.list_metric_rows(session_id, cluster=None if clusters else ""):
         found.setdefault(one.round_number, []).append(one)
     rounds = store.list_rounds(session_id, status=("aggregated", "finished"))
     replies: dict[int, list[ValidationRow]] = {}

@@ -109,7 +109,7 @@ class _Training:
         desk = desk_of(ctx, rounds.lanes, number, Ledger(ctx, number), Payloads(ctx, number, model, self.parent))
         measure = None
         if self.parent is not None and ctx.traits.has_model and VALIDATE in ctx.spec.entry_points:
-            self.around = AroundTraining(ctx, rounds.lanes, number, self.parent, desk.ledger)
+            self.around = AroundTraining(ctx, rounds.lanes, number, self.parent, rounds.clusters, desk.ledger)
             measure = self.around.before if ctx.config.evaluation.before_training else None
         choosing = Choosing(ctx, number, list(desk.clients.values()), busy=lambda: outstanding.clients)
         own = self.row.arrivals
@@ -449,7 +449,7 @@ def finish_round(rounds: Rounds, row: RoundRow, *, is_last: bool = False) -> Rou
     model = _current_model(ctx, round_number)
     found = Validation()
     if model is not None and is_validation_due(ctx, round_number, is_last=is_last):
-        found = validate(ctx, rounds.lanes, round_number, model, aside=rounds.outstanding.clients)
+        found = validate(ctx, rounds.lanes, round_number, model, rounds.clusters, aside=rounds.outstanding.clients)
     validate_s = time.monotonic() - before
     row = dataclasses.replace(
         row,
@@ -493,7 +493,7 @@ def _tell_finished(ctx: SessionContext, row: RoundRow, model: ModelRow | None) -
         seconds=row.wall_s or 0.0,
         **_not_finite(row.averages),
     )
-    aggregates = ctx.store.list_metric_rows(row.session_id, round_number=row.round_number)
+    aggregates = ctx.store.list_metric_rows(row.session_id, round_number=row.round_number, cluster=None)
     combiners = ctx.store.list_combiners(row.session_id, round_number=row.round_number) if ctx.config.topology else []
     ctx.watch(RoundFinished(round=row, model=model, metrics=aggregates, combiners=combiners))
 

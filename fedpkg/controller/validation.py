@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 
 from fedpkg.controller.asked import Asked, Desk, desk_of
 from fedpkg.controller.choosing import Choosing
+from fedpkg.controller.clusters import Clusters
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import PhaseStarted
 from fedpkg.controller.lanes import Lanes
 from fedpkg.controller.ledger import ValidationLedger
-from fedpkg.controller.measuring import VALIDATE, aggregates, drop_states, enter, weighted
+from fedpkg.controller.measuring import VALIDATE, aggregates, drop_states, enter, enter_each, weighted
 from fedpkg.controller.metrics import average
 from fedpkg.controller.orders import Payloads
 from fedpkg.stores.base import HELD_OUT, ClientRow, ClientUpdate, MetricRow, ModelRow, ValidationRow
@@ -45,9 +46,16 @@ class Validation:
 
 
 def validate(
-    ctx: SessionContext, lanes: Lanes, round_number: int, model: ModelRow, *, aside: frozenset[str]
+    ctx: SessionContext,
+    lanes: Lanes,
+    round_number: int,
+    model: ModelRow,
+    clusters: Clusters,
+    *,
+    aside: frozenset[str],
 ) -> Validation:
-    """Let clients validate a round's global model; held-out clients are averaged separately.
+    """Let each client validate a round's model of its cluster, or the global model if it belongs to none; held-out
+    clients are averaged separately.
 
     No client drops out, none is required, and no virtual time passes.
 
@@ -57,11 +65,11 @@ def validate(
     """
     clients, server = ctx.store.list_clients(ctx.session.session_id), server_of(ctx)
     lanes.begin(clients if server is None else [*clients, server])
-    ledger = ValidationLedger(ctx, round_number, model.model_id)
+    ledger = ValidationLedger(ctx, round_number, model.model_id, clusters=clusters)
     desk = desk_of(ctx, lanes, round_number, ledger, Payloads(ctx, round_number, None, model))
     desk.aside = aside
     on_server = _Server(desk, model) if server is not None else None
-    _ask(desk, ledger, on_server)
+    _ask(desk, ledger, clusters, on_server)
     # In the order of the clients, so that the average does not depend on the order of arrival.
     rows = [ledger.found[client_id] for client_id in desk.clients if client_id in ledger.found]
     among = weighted(ctx, desk.clients, [one for one in rows if one.client_id not in ctx.held_out])
@@ -114,7 +122,7 @@ class _Server:
         return weighted(self._desk.ctx, self._desk.clients, list(self._ledger.found.values()))
 
 
-def _ask(desk: Desk, ledger: ValidationLedger, server: _Server | None) -> None:
+def _ask(desk: Desk, ledger: ValidationLedger, clusters: Clusters, server: _Server | None) -> None:
     """Ask the clients, and the server, that have not answered yet, and wait until each has answered or failed."""
     ctx, chosen = desk.ctx, []
     if VALIDATE in ctx.spec.entry_points:
@@ -123,9 +131,9 @@ def _ask(desk: Desk, ledger: ValidationLedger, server: _Server | None) -> None:
     number = len(chosen) + (server is not None)
     ctx.watch(PhaseStarted(round_number=desk.round_number, phase=VALIDATE, num_clients=number))
     first = None if server is None else server.enter()
-    enter(desk, [client_id for client_id in chosen if client_id not in ledger.found]).finish()
-    if first is not None:
-        first.finish()
+    asked = enter_each(desk, [client_id for client_id in chosen if client_id not in ledger.found], clusters)
+    for one in asked if first is None else [*asked, first]:
+        one.finish()
 
 
 def _average(validations: Sequence[ValidationRow]) -> tuple[dict[str, float | None], dict[str, Json]]:

@@ -123,6 +123,8 @@ def _texts(store: StateStore, facts: Facts) -> Iterator[tuple[str, str]]:
     yield "session.json", json.dumps(_plain(about), indent=1, ensure_ascii=False)
     metrics = [_flat(measure) for rounds in facts.measured.metrics.values() for measure in rounds.values()]
     metrics.sort(key=lambda line: line["round"])
+    clusters = store.list_metric_rows(session_id, cluster=None)
+    metrics += [_flat(row) for row in clusters if row.cluster]
     yield "metric_rows.jsonl", json_lines(metrics)
     yield "metric_rows.csv", csv_text(metrics)
     yield "rounds.csv", csv_text(list(_round_lines(facts)))
@@ -130,7 +132,10 @@ def _texts(store: StateStore, facts: Facts) -> Iterator[tuple[str, str]]:
     yield "validations.jsonl", json_lines(validations)
     yield "failures.jsonl", json_lines([asdict(task) for task in facts.failed])
     yield "clients.jsonl", json_lines([asdict(client) for client in facts.clients])
-    yield "models.jsonl", json_lines([asdict(model) for model in facts.models])
+    models = store.list_models(session_id, cluster=None)
+    yield "models.jsonl", json_lines([asdict(model) for model in models])
+    if len(models) > len(facts.models):
+        yield "cluster_clients.jsonl", json_lines([asdict(row) for row in store.list_cluster_changes(session_id)])
     yield "report.html", report_page(facts)
 
 

@@ -253,6 +253,10 @@ class Session:
         """The session's rounds in the store."""
         return list(self._read(lambda store: store.list_rounds(self._id)))
 
+    def clusters(self, round_number: int | None = None) -> dict[str, str]:
+        """The path of the cluster to which each client belongs after a round, or now; empty: there is one model."""
+        return self._read(lambda store: store.list_cluster_clients(self._id, round_number=round_number))
+
     def metrics(self) -> list[dict[str, Any]]:
         """A dict for each finished round: its number and metrics; metrics of training are named ``train_<name>``.
 
@@ -274,17 +278,38 @@ class Session:
         """The session's global models, from the seed model (round 0) on."""
         return list(self._read(lambda store: store.list_models(self._id)))
 
-    def model(self, round_number: int | None = None) -> Weights:
-        """The global model after a round; None is the newest. It is memory-mapped: `clone` it before you change it.
+    def cluster_models(self, path: str | None = None) -> list[ModelRow]:
+        """The models of the session's clusters by round, or those of one cluster.
 
         Raises:
-            NotFound: there is no such model, or it was pruned.
+            NotFound: there is no such cluster.
+        """
+
+        def question(store: StateStore) -> list[ModelRow]:
+            if path is not None:
+                store.get_cluster_model(self._id, path)
+            return [row for row in store.list_models(self._id, cluster=path) if row.cluster]
+
+        return self._read(question)
+
+    def model(self, round_number: int | None = None, *, cluster: str = "") -> Weights:
+        """The global model after a round; None is the newest. It is memory-mapped: `clone` it before you change it.
+
+        Args:
+            cluster: the model of the cluster with this path.
+
+        Raises:
+            NotFound: there is no such model or cluster, or it was pruned.
         """
         from fedpkg.formats.model_file import read_model
         from fedpkg.weights.weights import Weights
 
-        rows = {row.round_number: row for row in self.models}
-        row = rows.get(max(rows, default=0) if round_number is None else round_number)
+        row: ModelRow | None
+        if cluster:
+            row = self._read(lambda store: store.get_cluster_model(self._id, cluster, round_number=round_number))
+        else:
+            rows = {row.round_number: row for row in self.models}
+            row = rows.get(max(rows, default=0) if round_number is None else round_number)
         if row is None:
             what = f"model of round {round_number}; it has {sorted(rows)}" if rows else "model: no round has made one"
             raise NotFound(f"session {self._id} has no {what}")

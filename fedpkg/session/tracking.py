@@ -81,7 +81,7 @@ class _Tracking:
     def _past(self) -> Iterator[TrackedRound]:
         """The rounds that were finished before the session was resumed."""
         store, found = self._store, dict[int, list[MetricRow]]()
-        for one in all_metric_rows(store, self._session_id):
+        for one in all_metric_rows(store, self._session_id, clusters=True):
             found.setdefault(one.round_number, []).append(one)
         models = {model.round_number: model for model in store.list_models(self._session_id)}
         for row in store.list_rounds(self._session_id, status="finished"):

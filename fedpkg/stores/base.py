@@ -123,6 +123,11 @@ class ModelRow:
             raise ValueError(f"model_id is {self.model_id!r}, expected {model_id!r}")
         object.__setattr__(self, "model_id", model_id)
 
+    def is_current_at(self, round_number: int) -> bool:
+        """Whether, after this round, it was the model of its cluster, or of its session."""
+        end = self.until_round if self.cluster else self.round_number + 1
+        return self.round_number <= round_number and (end is None or round_number < end)
+
 
 @dataclass(frozen=True, kw_only=True)
 class ClusterClientRow:

@@ -18,6 +18,7 @@ from fedpkg.stores.base import (
     ClientRow,
     ClientUpdate,
     ClusterChanges,
+    ClusterClientRow,
     CombinerRow,
     MetricPhase,
     MetricRow,
@@ -44,6 +45,7 @@ from fedpkg.stores.sweeps import SweepStore
 from fedpkg.stores.tables import (
     CLIENT_HISTORY,
     CLIENTS,
+    CLUSTER_CLIENTS,
     COMBINERS,
     METRIC_ROWS,
     MODELS,
@@ -365,11 +367,11 @@ class StateStore:
         *,
         round_number: int | None = None,
         phase: MetricPhase | None = None,
-        cluster: str | None = "",
+        cluster: str | Sequence[str] | None = "",
     ) -> list[MetricRow]:
         """Aggregates of metrics over clients, by round, phase, cluster and metric; none for rounds of an older fedpkg.
 
-        ``cluster``: the path of a cluster. Empty: those over all clients. None: both kinds.
+        ``cluster``: the paths of clusters. Empty: those over all clients. None: both kinds.
         """
         filters = {"session_id": session_id, "round_number": round_number, "phase": phase, "cluster": cluster}
         return self._select(METRIC_ROWS, filters, order=METRIC_ROWS.key)
@@ -392,9 +394,9 @@ class StateStore:
             return models[0]
         of_session, _, path = ref.partition("/")
         if path:
-            model = self.get_model(of_session)
-            is_last = model.model_id != of_session and not of_session.rpartition(".")[2].isdecimal()
-            return self.get_cluster_model(model.session_id, path, round_number=None if is_last else model.round_number)
+            model, is_session = self.get_model(of_session), bool(self._find_sessions(of_session))
+            after = None if is_session else model.round_number
+            return self.get_cluster_model(model.session_id, path, round_number=after)
         meanings: dict[str, ModelRow] = {}  # a possible meaning of the reference → the model
         sessions = self._find_sessions(ref)
         for session_id in sessions:
@@ -450,6 +452,10 @@ class StateStore:
         A client of ``a/b`` belongs to ``a``, too; this is the deepest one.
         """
         return clusters_of_clients(self._database, session_id, round_number)
+
+    def list_cluster_changes(self, session_id: str) -> list[ClusterClientRow]:
+        """All changes of clients' clusters, by client and round."""
+        return self._select(CLUSTER_CLIENTS, {"session_id": session_id}, order=("client_id", "round_number"))
 
     def get_cluster_model(self, session_id: str, path: str, *, round_number: int | None = None) -> ModelRow:
         """The model of a cluster after a round; without one, the last that it had."""

@@ -281,7 +281,8 @@ class ClusterModel:
     num_examples: float = 0.0
 
 
-LONGEST_NAME = 100
+LONGEST_NAME = 100  # characters
+LONGEST_PATH = 2000  # bytes, of a cluster; PostgreSQL has no index of longer texts
 
 
 def is_name(name: str) -> bool:

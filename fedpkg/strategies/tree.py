@@ -16,6 +16,7 @@ from fedpkg.strategies.base import (
     Arrived,
     Asks,
     Client,
+    ClusterModel,
     CombinerResult,
     Replies,
     Reply,
@@ -39,7 +40,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("fedpkg.strategies")
 _Found = TypeVar("_Found")
-COMBINERS = "combiners"  # key of the state
+COMBINERS, CLUSTER_MODELS = "combiners", "cluster_models"  # keys of the state
 _PULLED = 8  # combiners above each other whose last steps are taken one within the other; deeper ones need more stack
 
 
@@ -62,6 +63,8 @@ class Combiner:
             the nearest combiner above has chosen; of the root, those of the session's sampler.
         said: the name of its strategy, for people.
         keeps_model: it goes on from its own model, and not from the one that it receives.
+        own_model: whether its finished model is that of a cluster, of the clients below it that no nearer combiner with
+            one has: see `StepResult.clusters`.
     """
 
     path: str
@@ -76,6 +79,7 @@ class Combiner:
     sampler: Any = None
     said: str = ""
     keeps_model: bool = False
+    own_model: bool = False
 
     @property
     def shown(self) -> str:
@@ -109,7 +113,8 @@ class TreeStrategy:
     combiners are not kept. Half-precision models of each combiner are kept in float32 (`fedpkg.strategies.master`).
 
     The state is that of the root's strategy, with those of the other combiners, without their models, under
-    ``combiners``.
+    ``combiners``. Under ``cluster_models`` are the last models of combiners with `Combiner.own_model`, and those of
+    strategies that have several.
     """
 
     root: Combiner
@@ -132,6 +137,19 @@ class TreeStrategy:
         """The path of the combiner above each client."""
         return {name: one.path for one in self.root.everyone() for name in one.clients}
 
+    @functools.cached_property
+    def own_clients(self) -> dict[str, tuple[str, ...]]:
+        """By path of each combiner with a model of its own, the clients that have it."""
+        found: dict[str, list[str]] = {}
+        nearest: dict[str, str] = {"": ""}
+        for one in self.root.everyone():
+            nearest[one.path] = one.path if one.own_model else nearest[one.path.rpartition("/")[0]]
+            if one.own_model:
+                found[one.path] = []
+            if nearest[one.path]:
+                found[nearest[one.path]] += one.clients
+        return {path: tuple(clients) for path, clients in found.items()}
+
     def samplers_below(self, combiner: Combiner) -> set[str]:
         """The paths of combiners below that choose their clients themselves."""
         return {one.path for one in combiner.everyone() if one.sampler is not None and one is not combiner}
@@ -141,13 +159,26 @@ class TreeStrategy:
 
     def step(self, state: State, ctx: StepContext) -> Step:
         states = dict(state[COMBINERS])
-        own = {name: value for name, value in state.items() if name != COMBINERS}
+        own = {name: value for name, value in state.items() if name not in (COMBINERS, CLUSTER_MODELS)}
         work = _Work(self, ctx, states)
         outcome = yield from work.run(own)
         result = outcome.result or StepResult(own)
+        kept: dict[str, State] = {
+            path: one
+            for path, one in {**state.get(CLUSTER_MODELS, {}), **work.clusters}.items()
+            if path in self.own_clients or ("clients" in one and path.rpartition("/")[0] in self.heights)
+        }
         return replace(
             result,
-            state={**result.state, COMBINERS: states},
+            state={**result.state, COMBINERS: states, **({CLUSTER_MODELS: kept} if kept else {})},
+            clusters={
+                path: ClusterModel(
+                    one["model"],
+                    self.own_clients[path] if path in self.own_clients else tuple(one["clients"]),
+                    num_examples=work.examples.get(path, 0.0),
+                )
+                for path, one in kept.items()
+            },
             time_s=ctx.time_s + outcome.virtual_s,
             combiners=tuple(work.results.values()),
         )
@@ -188,6 +219,8 @@ class _Work:
         self.ctx = ctx
         self.states = states
         self.results: dict[str, CombinerResult] = {}
+        self.clusters: dict[str, State] = {}  # models of clusters that were finished, as they are saved
+        self.examples: dict[str, float] = {}  # … and what contributed to them
         self.wave: list[tuple[_Open, _Merged, Request]] = []
         self.starting: list[_Open] = []
         self.may_train = {client.client_id: client for client in ctx.clients}
@@ -426,8 +459,20 @@ class _Open:
         self.outcome = _Outcome(result.model, self.examples, self._numbers, self._virtual_s + link_s, result)
         if combiner.path:
             self.work.states[combiner.path] = self._state if combiner.keeps_model else without_model(self._state)
+        self._note_clusters(result)
         self._record()
         self._let_go()
+
+    def _note_clusters(self, result: StepResult) -> None:
+        """Keep its model, if it is that of a cluster, and those of its strategy's clusters, by their paths."""
+        path, work = self.combiner.path, self.work
+        if self.combiner.own_model:
+            work.clusters[path] = {"model": result.model}
+            work.examples[path] = sum(self.examples.values())
+        for name, one in result.clusters.items():
+            whole = f"{path}/{name}" if path else name
+            work.clusters[whole] = {"model": one.model, "clients": list(one.clients)}
+            work.examples[whole] = one.num_examples
 
     def _let_go(self) -> None:
         """Keep nothing but the outcome: thousands of combiners may have ended before the round does."""

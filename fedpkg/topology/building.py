@@ -15,7 +15,7 @@ from fedpkg.data.entities import Entities, as_text, entities_of
 from fedpkg.errors import ConfigError
 from fedpkg.samplers import make_sampler
 from fedpkg.strategies import make_strategy
-from fedpkg.strategies.base import LONGEST_NAME, Strategy, is_name
+from fedpkg.strategies.base import LONGEST_NAME, LONGEST_PATH, Strategy, is_name
 from fedpkg.strategies.traits import traits_of
 from fedpkg.strategies.tree import Combiner, TreeStrategy
 
@@ -203,6 +203,7 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
     """The combiners with their strategies, from the bottom up."""
     order: list[tuple[_Node, Mapping[str, Any], Strategy]] = []
     own: dict[str, Any] = {"strategy": config.strategy, "timeout_s": None, "parameters": {}, "arguments": {}}
+    own["validate"] = (config.topology or {}).get("validate", "global")
     waiting: list[tuple[_Node, Mapping[str, Any]]] = [(root, own)]
     while waiting:
         node, above = waiting.pop()
@@ -210,10 +211,12 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
         has = {
             "strategy": given.get("strategy") or above["strategy"],
             "timeout_s": given.get("timeout_s") or above["timeout_s"],
+            "validate": given.get("validate") or above["validate"],
             "parameters": {**above["parameters"], **(given.get("parameters") or {})},
             "arguments": _merged(above["arguments"], given.get("arguments") or {}),
         }
         _check(node)
+        _check_validated(node, has["validate"], config)
         strategy = make_strategy(has["strategy"])
         _check_strategy(node, has["strategy"], strategy)
         order.append((node, has, strategy))
@@ -233,6 +236,7 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
             said=str(has["strategy"]["name"]),
             sampler=make_sampler(node.given["sampler"]) if node.given.get("sampler") else None,
             keeps_model=node.given.get("keeps_model", False),
+            own_model=bool(node.path) and has["validate"] == "own",
         )
     return made[""]
 
@@ -258,6 +262,22 @@ def _check(node: _Node) -> None:
             hint="lower `required`" if node.path else "lower round.required: it counts the root's children",
             key="topology" if node.path else "round.required",
         )
+
+
+def _check_validated(node: _Node, validate: str, config: RunConfig) -> None:
+    """Raises ConfigError: its own model cannot be kept or validated."""
+    if validate == "global" or not node.path:
+        return
+    where, hint = f"topology, combiner {node.path}", "validate: global"
+    if (size := len(node.path.encode())) > LONGEST_PATH:
+        problem = f"its path has {size} bytes, and a model of its own is on record only up to {LONGEST_PATH}"
+        hint = "use shorter names; or for the deepest combiners, " + hint
+    elif config.validation.every == 0:
+        problem = "validate: own, but no round of the session is validated"
+        hint = "set validation.every, or " + hint
+    else:
+        return
+    raise ConfigError(f"{where}: {problem}", hint=hint, key="topology.validate")
 
 
 def _check_strategy(node: _Node, section: Mapping[str, Any], strategy: Strategy) -> None:

@@ -42,6 +42,14 @@ class CombinerConfig(Section, frozen=True):
         dict[str, Any] | str | None,
         about("How it combines what its children send.", {"name": "fedavgm", "momentum": 0.9}),
     ] = None
+    validate: Annotated[
+        Literal["global", "own"] | None,
+        about(
+            "What the clients below it validate: `own` is the model that it passed upward last, which is then on "
+            "record as the model of a cluster with its path.",
+            "own",
+        ),
+    ] = None
     sampler: Annotated[
         dict[str, Any] | str | None,
         about(
@@ -66,6 +74,10 @@ class TopologyConfig(Section, frozen=True):
     """
 
     rounds: Annotated[Count, about("Number of rounds of the root in each round of the session.")] = 1
+    validate: Annotated[
+        Literal["global", "own"],
+        about("What clients validate: the session's global model, or that of the nearest combiner above them."),
+    ] = "global"
     clients: Annotated[list[str], about("Ids or patterns of clients directly below the root.", ["client-9"])] = []
     children: Annotated[list[dict[str, Any]], about("The combiners directly below the root.")] = []
     file: Annotated[

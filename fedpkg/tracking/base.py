@@ -60,7 +60,7 @@ class TrackedRound:
     def rows(self) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """Phase, metric and aggregates, in a fixed order. The phase ``round`` has the facts of the round, ``strategy``
         the numbers that the strategy reports, ``combiner`` those of combiners below the root, by path, of at most
-        `MOST_COMBINERS` that are nearest to it."""
+        `MOST_COMBINERS` that are nearest to it, ``cluster`` those of clusters with models of their own."""
         row = self.row
         facts = {"seconds": row.wall_s, "ok": row.num_ok, "failed": row.num_failed, "examples": row.num_examples}
         for name, value in facts.items():
@@ -68,8 +68,13 @@ class TrackedRound:
         for name, value in row.strategy_metrics.items():
             if isinstance(value, (int, float)) and not isinstance(value, bool):
                 yield "strategy", name, {"weighted_mean": value}
+        clusters = {path: number for number, path in enumerate(sorted({one.cluster for one in self.metrics} - {""}))}
         for one in self.metrics:
-            yield one.phase, one.metric, {name: getattr(one, name) for name in AGGREGATES}
+            values = {name: getattr(one, name) for name in AGGREGATES}
+            if not one.cluster:
+                yield one.phase, one.metric, values
+            elif clusters[one.cluster] < MOST_CLUSTERS:
+                yield "cluster", f"{one.cluster}/{one.phase}/{one.metric}", values
         below = sorted((one for one in self.combiners if one.path), key=lambda one: one.path.count("/"))
         for combiner in below[:MOST_COMBINERS]:
             has_failed = combiner.status == "failed"
@@ -89,7 +94,7 @@ class TrackedRound:
         return {tag: float(value) for tag, value in found.items() if value is not None and math.isfinite(value)}
 
 
-MOST_COMBINERS = 50
+MOST_COMBINERS = MOST_CLUSTERS = 50
 AGGREGATES = ("num_clients", "weighted_mean", "mean", "std", "min", "max", "deciles", "worst_tenth", "best_tenth")
 
 
