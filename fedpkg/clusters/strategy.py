@@ -172,7 +172,7 @@ class _Round:
                 hint="`fedpkg session show --round N` shows why; fix the cause, then resume the session",
             )
         self.own["examples"] = {**self.own["examples"], **self.heard}
-        if len(self.places) >= len(self.of.client_ids) or not self._lack():
+        if not self._lack():
             self.own.pop("base", None)
             self.own.pop("centres", None)
         clusters = self.clusters
@@ -223,14 +223,14 @@ class _Round:
         return held
 
     def _found(self, updates: Updates, held: Held | None) -> bool:
-        """Find clusters; False: that is impossible with what came, and the former ones stay."""
+        """Find clusters; False: too few clients have answered. Then it is due again in the next round, and until then
+        the former clusters stay, or all clients train one model.
+        """
         finding = replace(self.infer.finding, seed=int(self.ctx.rng.integers(1 << 31)))
         try:
             clustering = find_clusters(updates, finding)
         except ConfigError as error:
             about = f"clusters cannot be found of {len(updates)} clients: {error.message}"
-            if "found" not in self.own:
-                raise AggregationError(about, hint=error.hint) from error
             event(logger, logging.WARNING, "clusters.not_found", round=self.ctx.round_number, about=about)
             return False
         before, used = self.places, self.own["used"]

@@ -100,6 +100,7 @@ class _Training:
         self.row = dataclasses.replace(row, status="training", error=None)
         self.parent = _current_model(ctx, round_number - 1)
         self.around: AroundTraining | None = None
+        self.has_stepped = True
         self.asking = self._asking(rounds, global_model(ctx, state))
 
     def _asking(self, rounds: Rounds, model: Weights | None) -> Asking:
@@ -166,7 +167,7 @@ class _Training:
                     hint="let the step ask for clients before it takes outstanding requests",
                 ) from None
             event(logger, logging.WARNING, "round.nobody", round=self.round_number, reason=str(reason))
-            result = StepResult.of(self.state)
+            result, self.has_stepped = StepResult.of(self.state), False
         finally:
             step.close()
         self.asking.finish()
@@ -390,7 +391,7 @@ class _Training:
 
         stored = {} if model is None else {id(weights): model}
         changes = None
-        if model is not None and (result.clusters or self.clusters.current):
+        if model is not None and self.has_stepped and (result.clusters or self.clusters.current):
             changes = self.clusters.changes(result, model, self.parent, examples, stored)
         known = {number: (row.digest, row.buffers) for number, row in stored.items()}
 

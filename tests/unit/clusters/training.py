@@ -31,7 +31,7 @@ STEPS = 10
 class Digits(InProcess):
     """Client k trains on three quarters of ``data[k]``, and validates on the rest.
 
-    ``fails``: client@round. ``counts``: what a client writes as its label histogram.
+    ``fails``: client@round. ``counts``: what a client writes as its label histogram. ``dtype``: of the model.
     """
 
     def __init__(self, data: Sequence[Data], *, fails: Sequence[str] = ()) -> None:
@@ -39,6 +39,7 @@ class Digits(InProcess):
         self.tests = [(images[_cut(labels) :], labels[_cut(labels) :]) for images, labels in data]
         self.fails = frozenset(fails)
         self.counts: Callable[[Order], Any] = self._counts
+        self.dtype: type[np.floating[Any]] = np.float32
         self.asked: list[tuple[int, str, str]] = []
 
     def refusal(self, order: Order) -> Failure | None:
@@ -49,19 +50,19 @@ class Digits(InProcess):
         order, out, number = job.order, job.place.out, job.order.partition_id
         self.asked.append((order.round_number, order.entry_point, order.client_id))
         if order.entry_point == "build":
-            np.savez(out, weight=np.zeros((10, 64), dtype=np.float32), bias=np.zeros(10, dtype=np.float32))
+            np.savez(out, weight=np.zeros((10, 64), dtype=self.dtype), bias=np.zeros(10, dtype=self.dtype))
             return
         if order.entry_point == "label_histogram":
             out.write_text(json.dumps({"label_histogram": self.counts(order)}))
             return
         assert job.model is not None
-        model = Weights(read_model(Path(job.model)))
+        model = Weights({name: tensor.float() for name, tensor in read_model(Path(job.model)).items()})
         if order.entry_point == "validate":
             number_right = accuracy(model, self.tests[number])
             out.write_text(json.dumps({"accuracy": number_right, "num_examples": len(self.tests[number][1])}))
             return
         after = trained(model, self.data[number], STEPS)
-        np.savez(out, **{name: tensor.numpy() for name, tensor in after.items()})
+        np.savez(out, **{name: tensor.numpy().astype(self.dtype) for name, tensor in after.items()})
         Path(f"{out}-metadata").write_text(json.dumps({"num_examples": len(self.data[number][1])}))
 
     def _counts(self, order: Order) -> list[int]:
