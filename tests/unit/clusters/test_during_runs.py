@@ -218,6 +218,7 @@ def test_clusters_that_are_found_again_keep_their_names_and_their_parents_are_on
 def test_clusters_are_found_in_the_next_round_if_too_few_clients_answer(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO", "fedpkg.clusters")
     clients = small()
     clients.fails = frozenset(f"client-{number}@{round_number}" for number in (0, 1, 3, 4) for round_number in (1, 4))
     session = run(federation, monkeypatch, clients, {**OWN, "every": 2}, rounds=5, validation={"every": 0})
