@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import os
 import shlex
 import shutil
@@ -11,7 +13,7 @@ import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 
-from warm import warm_python
+from warm import SHARE, warm_python
 
 ROOT = Path(__file__).resolve().parents[1]
 # What every push runs less of (a pattern, and what stands in its place there); `make soak` runs the whole.
@@ -51,29 +53,36 @@ def copy_of_repository(folder: Path) -> Path:
     return copy
 
 
+@functools.cache
+def warm_commands() -> Path:
+    """A folder with a command fedpkg that is a process of the warm parent."""
+    folder = Path(tempfile.mkdtemp(prefix="commands-"))
+    atexit.register(shutil.rmtree, folder)
+    (folder / "fedpkg").write_text(f'#!/bin/sh\nexec {shlex.join(warm_python())} -m fedpkg "$@"\n')
+    (folder / "fedpkg").chmod(0o755)
+    return folder
+
+
 def bash(script: str, cwd: Path, *, warm: bool = False, timeout_s: float = 300) -> str:
     """Run a script, which must succeed; what it printed.
 
-    With ``warm``, the command fedpkg is a process of the warm parent, and so is python in the script's own lines;
-    otherwise both are what is installed.
+    With ``warm``, the command fedpkg is a process of the warm parent, and so is python in the script's own lines, and
+    they share zygotes; otherwise both are what is installed.
     """
     path = [str(Path(sys.executable).parent), os.environ["PATH"]]
     environ = {name: value for name, value in os.environ.items() if not name.startswith(("FEDPKG", "FEDN"))}
-    with tempfile.TemporaryDirectory() as commands:
-        if warm:
-            python = shlex.join(warm_python())
-            (fedpkg := Path(commands) / "fedpkg").write_text(f'#!/bin/sh\nexec {python} -m fedpkg "$@"\n')
-            fedpkg.chmod(0o755)
-            path.insert(0, commands)
-            script = f'python() {{ {python} "$@"; }}\n{script}'
-        done = subprocess.run(
-            ["bash", "-euo", "pipefail", "-c", script],
-            cwd=cwd,
-            env={**environ, "PATH": os.pathsep.join(path)},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-            timeout=timeout_s,
-        )
+    if warm:
+        path.insert(0, str(warm_commands()))
+        script = f'python() {{ {shlex.join(warm_python())} "$@"; }}\n{script}'
+        environ[SHARE] = "yes"
+    done = subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", script],
+        cwd=cwd,
+        env={**environ, "PATH": os.pathsep.join(path)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout_s,
+    )
     assert done.returncode == 0, done.stdout
     return done.stdout

@@ -44,7 +44,9 @@ IMPORTS = (
     "fedpkg.cli.main",
     "fedpkg.session.beginning",
     "fedpkg.session.resuming",
+    "zygotes",
 )
+SHARE = "FEDPKG_TESTS_SHARE"  # a command with this variable shares zygotes with others (zygotes.py)
 
 
 @functools.cache
@@ -105,6 +107,8 @@ def receive(client: socket.socket) -> Request:
 
 def serve(path: str) -> Request:
     """Fork a child for each client until the standard input ends; returns in each child what it is to do."""
+    import zygotes
+
     with socket.socket(socket.AF_UNIX) as server, selectors.DefaultSelector() as selector:
         server.bind(path)
         server.listen()
@@ -112,6 +116,7 @@ def serve(path: str) -> Request:
         selector.register(0, selectors.EVENT_READ)
         print("listening", flush=True)
         children: dict[int, Child] = {}
+        kept: dict[str, Any] = {}
         while True:
             for key, _ in selector.select():
                 if key.fd == 0:
@@ -119,12 +124,18 @@ def serve(path: str) -> Request:
                 elif key.fileobj is server:
                     client, _ = server.accept()
                     request = receive(client)
+                    if request.words[0] == "--keep":
+                        keep(request, kept)
+                        client.close()
+                        continue
                     pid = os.fork()
                     if pid == 0:
                         for other in selector.get_map().values():
                             if other.fd not in (0, server.fileno()):
                                 os.close(other.fd)
                         client.close()
+                        if SHARE in request.environ:
+                            zygotes.inherit(kept, path)
                         return request
                     for stream in request.streams:
                         os.close(stream)
@@ -133,6 +144,21 @@ def serve(path: str) -> Request:
                     selector.register(child.pidfd, selectors.EVENT_READ, child)
                 elif key.data.pid in children:
                     attend(key, selector, children)
+
+
+def keep(request: Request, kept: dict[str, Any]) -> None:
+    """Hold the connection of a zygote, which lives as long, for processes that are forked later."""
+    import zygotes
+
+    _, key, pid, greeting = request.words
+    try:
+        kept[key] = zygotes.Handed(request.streams[0], int(pid), os.pidfd_open(int(pid)), json.loads(greeting))
+    except OSError:  # it has ended
+        os.close(request.streams[0])
+    while len(kept) > zygotes.MOST // 2:
+        oldest = kept.pop(next(iter(kept)))
+        os.close(oldest.control)
+        os.close(oldest.pidfd)
 
 
 def attend(key: selectors.SelectorKey, selector: selectors.BaseSelector, children: dict[int, Child]) -> None:

@@ -9,8 +9,11 @@ import pytest
 
 sys.path.append(str(Path(__file__).resolve().parents[1] / "controller"))
 from federation import Federation
+from zygotes import shared_zygotes
 
 from fedpkg.stores.home import Home
+
+__all__ = ["shared_zygotes"]
 
 
 @pytest.fixture

@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pytest
 from cli_support import REPO, fedpkg, write_run_yaml
+from zygotes import shared_zygotes
+
+__all__ = ["shared_zygotes"]
 
 
 @pytest.fixture

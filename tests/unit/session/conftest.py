@@ -7,8 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from api_support import PACKAGE, client_in, finish, write_data
+from zygotes import shared_zygotes
 
 from fedpkg.api_client import APIClient
+
+__all__ = ["shared_zygotes"]
 
 
 @pytest.fixture(scope="session")
