@@ -11,6 +11,7 @@ from msgspec import inspect
 
 from fedpkg.config import RunConfig
 from fedpkg.config_shape import describe_kind, options_of
+from fedpkg.config_topology import TopologyConfig
 from fedpkg.errors import ConfigError, nearest
 
 # Sections whose keys a registry defines, and the commands that explain them.
@@ -20,6 +21,8 @@ _BY_NAME = {
     "clients.data.dataset": "`fedpkg data list` and `fedpkg data explain NAME` explain them",
     "clients.data.partition": "`fedpkg data list` and `fedpkg data explain NAME` explain them",
 }
+# Sections whose values stay plain, as they contain sections of a registry or themselves; their schemas.
+_PLAIN = {"topology": TopologyConfig}
 _SCHEMA_URI = "https://json-schema.org/draft/2020-12/schema"
 
 
@@ -80,8 +83,13 @@ def find_key(name: str) -> Key:
 
 def json_schema() -> dict[str, Any]:
     """A JSON Schema of run.yaml files, with which editors complete and check them."""
-    schema = msgspec.json.schema(RunConfig)
-    return {"$schema": _SCHEMA_URI, "title": "fedpkg run.yaml", **schema}
+    (schema, *plain), defined = msgspec.json.schema_components(
+        [RunConfig, *_PLAIN.values()], ref_template="#/$defs/{name}"
+    )
+    sections = defined["RunConfig"]["properties"]
+    for name, ref in zip(_PLAIN, plain, strict=True):
+        sections[name]["anyOf"] = [ref if one == {"type": "object"} else one for one in sections[name]["anyOf"]]
+    return {"$schema": _SCHEMA_URI, "title": "fedpkg run.yaml", **schema, "$defs": defined}
 
 
 def _keys(kind: inspect.Type, section: str) -> tuple[Key, ...]:
@@ -93,6 +101,8 @@ def _key(each: inspect.Field, section: str) -> Key:
     name = f"{section}{each.encode_name}"
     told = each.type.extra_json_schema or {} if isinstance(each.type, inspect.Metadata) else {}
     inner = next((one for one in options_of(each.type) if isinstance(one, inspect.StructType)), None)
+    if name in _PLAIN:
+        inner = inspect.type_info(_PLAIN[name])  # type: ignore[assignment]
     default = each.default if each.default is not msgspec.NODEFAULT else None
     if each.default_factory is not msgspec.NODEFAULT:
         default = each.default_factory()

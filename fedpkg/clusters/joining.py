@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import torch
 
-from fedpkg.clusters.method import Distance
 from fedpkg.clusters.points import cross_distances
+from fedpkg.config_topology import Distance
 from fedpkg.errors import ConfigError
 from fedpkg.strategies.base import Reply
 from fedpkg.strategies.updates.held import Updates, at_least_float32

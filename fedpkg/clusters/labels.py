@@ -7,8 +7,8 @@ import math
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 
-from fedpkg.clusters.section import InferConfig
 from fedpkg.clusters.vectors import histograms
+from fedpkg.config_topology import InferConfig
 from fedpkg.log import event
 from fedpkg.strategies.base import Reply, Request
 from fedpkg.strategies.updates.held import Updates

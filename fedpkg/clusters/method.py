@@ -5,12 +5,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal, TypeAlias, get_args
+from typing import Any, get_args
 
+from fedpkg.config_topology import Distance, Method
 from fedpkg.errors import ConfigError, nearest
 
-Method: TypeAlias = Literal["agglomerative", "bipartition", "kmeans"]
-Distance: TypeAlias = Literal["cosine", "euclidean"]
 _CUTS: Mapping[str, tuple[tuple[str, ...], ...]] = {
     "agglomerative": (("clusters",), ("distance",), ("size",)),
     "bipartition": (("eps1", "eps2"),),

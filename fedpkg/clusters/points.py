@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from fedpkg.clusters.from_scipy import Array, add_products, components
-from fedpkg.clusters.method import Distance
+from fedpkg.config_topology import Distance
 from fedpkg.errors import AggregationError
 from fedpkg.strategies.updates.held import Updates
 

@@ -3,75 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import msgspec
 
-from fedpkg.clusters.method import Distance, Finding, Method
-from fedpkg.config_sections import Count, Section, about
-from fedpkg.config_shape import Places, check_shape
+from fedpkg.clusters.method import Finding
+from fedpkg.config_shape import Places
+from fedpkg.config_topology import InferConfig
 from fedpkg.errors import ConfigError
 
-Source = Literal["updates", "label_histogram", "attributes"]
 INFER = "infer"  # key of the topology, and of a session's state
 LABEL_HISTOGRAM = "label_histogram"  # the usual entry point that writes it
-_MOST_LEVELS = 100
-_Amount = Annotated[float, msgspec.Meta(ge=0, le=1e9)]
 
 
-class InferConfig(Section, frozen=True):
-    """Clusters of clients that are found during a run."""
-
-    cut: Annotated[
-        dict[str, Any],
-        about(
-            "Where the method ends: `clusters`, a `distance` or bounds of `size`; bi-partition: `eps1` and `eps2`.",
-            {"clusters": 4},
-        ),
-    ]
-    source: Annotated[
-        Source,
-        about("What is compared: the clients' `updates`, how their labels are distributed, or their `attributes`."),
-    ] = msgspec.field(default="updates", name="from")
-    method: Annotated[Method, about("How clusters are found.")] = "agglomerative"
-    distance: Annotated[Distance, about("`cosine` compares directions, `euclidean` also lengths.")] = "cosine"
-    depth: Annotated[int, msgspec.Meta(ge=1, le=_MOST_LEVELS), about("Greatest number of levels of clusters.", 2)] = 1
-    first: Annotated[Count, about("The round in which clusters are found. Before it, there are none.", 3)] = 1
-    every: Annotated[
-        Count | None, about("Find clusters again after this number of rounds. null: they are found once.", 10)
-    ] = None
-    own_models: Annotated[
-        bool, about("Whether each cluster keeps a model of its own. If not, clusters are combiners of a tree.", True)
-    ] = False
-    shared: Annotated[
-        list[str],
-        about("With own models: patterns of the tensors that are the same for all clusters.", ["backbone.*"]),
-    ] = msgspec.field(default_factory=list)
-    attributes: Annotated[
-        list[str], about("With `from: attributes`: the attributes that are compared. Empty: all.", ["region"])
-    ] = msgspec.field(default_factory=list)
-    minimum: Annotated[_Amount, about("With `from: label_histogram`: smaller counts of a label are 0.", 5)] = 0.0
-    noise: Annotated[
-        _Amount,
-        about(
-            "With `from: label_histogram`: the clients add Laplace noise of this scale to each count before they send "
-            "it.",
-            2.0,
-        ),
-    ] = 0.0
-    entry_point: Annotated[
-        str | None,
-        about(
-            "With `from: label_histogram`: the entry point that writes the counts of labels. Default: the split of "
-            "`clients.data` tells them, or else the entry point `label_histogram` is asked.",
-            "labels",
-        ),
-    ] = None
-
-    @property
-    def finding(self) -> Finding:
-        """How clusters are found. Raises ConfigError: its parts do not go together."""
-        return Finding(method=self.method, distance=self.distance, cut=self.cut, depth=self.depth)
+def finding_of(infer: InferConfig) -> Finding:
+    """How clusters are found. Raises ConfigError: its parts do not go together."""
+    return Finding(method=infer.method, distance=infer.distance, cut=infer.cut, depth=infer.depth)
 
 
 _OF_A_SOURCE = {
@@ -92,17 +39,15 @@ def infer_of(topology: Mapping[str, Any]) -> InferConfig:
 
 
 def check_infer(topology: Mapping[str, Any], places: Places) -> None:
-    """Check the keys of ``topology.infer``, and those of the topology that must go with it.
+    """Check that the keys of ``topology.infer``, and others of the topology, go together.
 
     Raises:
-        ConfigError: a key is unknown, or contradicts another; with the line.
+        ConfigError: a key contradicts another; with the line.
     """
     at = ("topology", "infer")
-    section = topology["infer"]
-    check_shape(section, InferConfig, places, at)
     infer = infer_of(topology)
     try:
-        _ = infer.finding
+        finding_of(infer)
     except ConfigError as error:
         key = error.message.partition(":")[0].partition(".")[0]
         raise ConfigError(

@@ -14,8 +14,9 @@ from fedpkg.clusters.finding import find_clusters
 from fedpkg.clusters.held import Answered, Held, compared_with
 from fedpkg.clusters.joining import centres_of, nearest
 from fedpkg.clusters.labels import counts_in, request_for, vectors_of
-from fedpkg.clusters.section import INFER, InferConfig
+from fedpkg.clusters.section import INFER, finding_of
 from fedpkg.clusters.tree import Clustering
+from fedpkg.config_topology import InferConfig
 from fedpkg.errors import AggregationError, ConfigError, SessionFailed
 from fedpkg.log import event
 from fedpkg.strategies.base import (
@@ -226,7 +227,7 @@ class _Round:
         """Find clusters; False: too few clients have answered. Then it is due again in the next round, and until then
         the former clusters stay, or all clients train one model.
         """
-        finding = replace(self.infer.finding, seed=int(self.ctx.rng.integers(1 << 31)))
+        finding = replace(finding_of(self.infer), seed=int(self.ctx.rng.integers(1 << 31)))
         try:
             clustering = find_clusters(updates, finding)
         except ConfigError as error:
@@ -274,11 +275,10 @@ class _Round:
         examples = {**self.own["examples"], **self.heard}
         found = {}
         for path, clients in members.items():
-            number, shares = Counter[str](), Counter[str]()
+            number = Counter(self.places.get(name, "") for name in clients)
+            shares = dict.fromkeys(number, 0.0)
             for name in clients:
-                place = self.places.get(name, "")
-                number[place] += 1
-                shares[place] += examples.get(name) or 1.0  # type: ignore[assignment]
+                shares[self.places.get(name, "")] += examples.get(name) or 1.0
             of = {place: before.get(place, flat) for place in sorted(number)}
             model = _mean((wide_model(state), shares[place]) for place, state in of.items())
             most = min(of, key=lambda place: (-number[place], place))

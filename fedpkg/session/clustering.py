@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedpkg.clusters.method import check_cut
-from fedpkg.clusters.section import INFER, LABEL_HISTOGRAM, InferConfig, infer_of
+from fedpkg.clusters.section import INFER, LABEL_HISTOGRAM, infer_of
 from fedpkg.config import RunConfig
 from fedpkg.config_reading import config_from_json
+from fedpkg.config_topology import InferConfig
 from fedpkg.errors import ConfigError, SessionError
 from fedpkg.stores.base import SessionRow
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
-import msgspec
-
-from fedpkg.config_sections import Count, Seconds, Section, about
 from fedpkg.config_shape import Places, check_shape
+from fedpkg.config_topology import CombinerConfig, TopologyConfig
 from fedpkg.errors import ConfigError
 from fedpkg.files import read_bounded
 from fedpkg.types import Json
@@ -17,110 +15,6 @@ from fedpkg.yaml_places import read_yaml
 
 _MAX_BYTES = 4 << 20
 _SHAPES = ("children", "fanout", "by", "from", "infer")
-
-
-class CombinerConfig(Section, frozen=True):
-    """A combiner below the root. What it does not set, it has from the combiner above, except where it says so."""
-
-    name: Annotated[str, about("Its name; combiners with the same parent have different ones.", "north")]
-    clients: Annotated[
-        list[str], about("Ids or patterns of the clients directly below it, as in `clients.groups`.", ["client-[0-4]"])
-    ] = []
-    children: Annotated[list[dict[str, Any]], about("The combiners directly below it.")] = []
-    rounds: Annotated[
-        Count, about("Number of rounds that it runs before it passes its model upward. Not from above.", 2)
-    ] = 1
-    required: Annotated[
-        Count,
-        about(
-            "Least number of usable replies of its children, clients or combiners. With fewer it has failed, and "
-            "passes nothing upward. Not from above.",
-            2,
-        ),
-    ] = 1
-    strategy: Annotated[
-        dict[str, Any] | str | None,
-        about("How it combines what its children send.", {"name": "fedavgm", "momentum": 0.9}),
-    ] = None
-    validate: Annotated[
-        Literal["global", "own"] | None,
-        about(
-            "What the clients below it validate: `own` is the model that it passed upward last, which is then on "
-            "record as the model of a cluster with its path.",
-            "own",
-        ),
-    ] = None
-    sampler: Annotated[
-        dict[str, Any] | str | None,
-        about(
-            "Chooses clients of its whole subtree, anew in each of its rounds. Without it, it asks those that the "
-            "nearest combiner above, or the session's `sampler`, has chosen.",
-            {"fraction_train": 0.5},
-        ),
-    ] = None
-    timeout_s: Annotated[Seconds | None, about("Time limit of its clients' answers in each of its rounds.", 60)] = None
-    parameters: Annotated[
-        dict[str, Any], about("Values that the clients below it find in task.json.", {"lr_scale": 0.5})
-    ] = {}
-    arguments: Annotated[
-        dict[str, dict[str, Any]],
-        about("Arguments of entry points for the clients below it, as in `arguments`.", {"train": {"lr": 0.1}}),
-    ] = {}
-
-
-class TopologyConfig(Section, frozen=True):
-    """The tree of combiners between the controller and the clients. The root has `strategy`, `sampler` and
-    `round.required` of the run.yaml. The tree is given by one of `children`, `fanout`, `by`, `from` and `infer`.
-    """
-
-    rounds: Annotated[Count, about("Number of rounds of the root in each round of the session.")] = 1
-    validate: Annotated[
-        Literal["global", "own"],
-        about("What clients validate: the session's global model, or that of the nearest combiner above them."),
-    ] = "global"
-    clients: Annotated[list[str], about("Ids or patterns of clients directly below the root.", ["client-9"])] = []
-    children: Annotated[list[dict[str, Any]], about("The combiners directly below the root.")] = []
-    file: Annotated[
-        str | None,
-        about(
-            "A YAML file with a section `topology`, such as `fedpkg cluster infer` makes, in place of the others.",
-            "tree.yaml",
-        ),
-    ] = None
-    fanout: Annotated[
-        list[Count] | None,
-        about(
-            "The number of combiners below the root, below each of those, and so on. The clients are dealt in their "
-            "order to the combiners at the bottom.",
-            [4, 8, 16],
-        ),
-    ] = None
-    by: Annotated[
-        str | None,
-        about("An attribute of `clients.entities`: a combiner for each of its values.", "country"),
-    ] = None
-    then: Annotated[
-        list[str], about("With `by`: attributes whose values make the combiners below, and below those.", ["region"])
-    ] = []
-    source: Annotated[
-        Literal["entities"] | None,
-        about("`entities`: each entity that is the parent of others is a combiner.", "entities"),
-    ] = msgspec.field(default=None, name="from")
-    infer: Annotated[
-        dict[str, Any] | None,
-        about(
-            "Clusters of clients that are found during the run: from what, how, and whether they keep own models.",
-            {"from": "updates", "cut": {"clusters": 4}, "own_models": True},
-        ),
-    ] = None
-    others: Annotated[
-        Literal["root", "refuse"],
-        about("Clients that no pattern matches: `root` puts them directly below the root, `refuse` is an error."),
-    ] = "refuse"
-    defaults: Annotated[
-        dict[str, Any],
-        about("Keys of the combiners that `fanout`, `by`, `from` or `infer` make, such as rounds.", {"rounds": 2}),
-    ] = {}
 
 
 def resolve_topology(section: Mapping[str, Json], places: Places) -> dict[str, Json]:

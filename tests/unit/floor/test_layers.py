@@ -31,6 +31,7 @@ ROWS = [
     {"config_reading", "config_keys"},
     {"config_rules"},
     {"config", "registry", "package_yaml"},
+    {"config_topology"},
     {"config_shape", "config_sections", "yaml_places", "toml_places"},
     {"waist", "pictures"},
     {"interpreters", "means", "devices", "small_files"},
