@@ -35,7 +35,7 @@ from fedpkg.strategies.base import (
 )
 from fedpkg.strategies.master import wide_model, with_master, with_wide_model
 from fedpkg.strategies.traits import Traits, traits_of
-from fedpkg.strategies.tree import COMBINERS, Combiner, TreeStrategy
+from fedpkg.strategies.tree import CLUSTER_MODELS, COMBINERS, Combiner, TreeStrategy
 from fedpkg.strategies.updates.held import Updates
 from fedpkg.types import ReplyKind
 from fedpkg.weights.fold import MeanFold
@@ -269,7 +269,7 @@ class _Round:
         its state is that of the former cluster from which most of its clients come.
         """
         strategy = with_master(self.of.each.strategy)
-        flat = {name: value for name, value in self.tree_state.items() if name != COMBINERS}
+        flat = {name: value for name, value in self.tree_state.items() if name not in (COMBINERS, CLUSTER_MODELS)}
         if "found" in self.own:
             flat = strategy.init(self.model)
         examples = {**self.own["examples"], **self.heard}

@@ -68,6 +68,8 @@ def tree_of_clusters(
     own, defaults = section["infer"].get("own_models", False), dict(section.get("defaults") or {})
     root = _Node("", {"rounds": section.get("rounds", 1)}, [] if clusters else list(client_ids))
     nodes = {"": root}
+    # Models of clusters are on record and validated whether or not combiners are to be.
+    defaults |= {"validate": "global"} if own else {}
     above = {**defaults, "strategy": {"name": "fedavg"}} if own else defaults
     for path, clients in clusters.items():
         at = root
