@@ -49,7 +49,7 @@ class PackageFile(Struct, frozen=True, kw_only=True):
 
 
 class Package(Struct, frozen=True, kw_only=True):
-    """The compute package of a session. ``files`` is empty if it is no longer in the cache."""
+    """The compute package of a session. ``folder`` is its copy in the home; empty: it is gone."""
 
     digest: str
     name: str
@@ -121,7 +121,8 @@ def get_package(at: Opened, ref: Ref) -> Package:
     files: list[PackageFile] = []
     notes: tuple[str, ...] = ()
     try:
-        folder, members = unpacked_members(row.package_digest, at.home.packages)
+        path, members = unpacked_members(row.package_digest, at.home.packages)
+        folder = f"{at.home.root.name}/{path.relative_to(at.home.root)}"
         files = [
             PackageFile(name=one.name, kind=one.kind.value, size_bytes=one.size_bytes, content=one.content)
             for one in members

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal, TypeAlias
 
@@ -14,7 +15,8 @@ from fedpkg.api.clients import in_flight
 from fedpkg.api.files import tail_of
 from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.compute_package.arguments import format_arguments
-from fedpkg.errors import ConfigError, NotFound
+from fedpkg.compute_package.unpack import unpacked_members
+from fedpkg.errors import ConfigError, NotFound, PackageError
 from fedpkg.stores.base import TaskRow
 from fedpkg.stores.uploads import Uploads
 from fedpkg.waist.place import STARTUP, TASK_JSON, is_of_startup, log_of, session_folder
@@ -271,9 +273,16 @@ def repeat_command(at: Opened, session: SessionRow, row: TaskRow, folder: Path) 
     given = given if isinstance(given, dict) else {}
     is_startup = row.message is not None and is_of_startup(row.message)
     arguments = {} if is_startup else {**given.get("all", {}), **given.get(row.entry_point, {})}
-    package = at.shown_path(Uploads(at.home).told(str(session.config.get("package", ""))))
     task = f"{at.home.root.name}/{folder.relative_to(at.home.root)}"
-    words = ["fedpkg", "package", "call", package, STARTUP if is_startup else row.entry_point, "--task", task]
+    words = [
+        "fedpkg",
+        "package",
+        "call",
+        _package(at, session),
+        STARTUP if is_startup else row.entry_point,
+        "--task",
+        task,
+    ]
     isolate = session.config.get("isolate")
     words += ["--isolate"] if isinstance(isolate, dict) and isolate.get("enabled") else []
     try:
@@ -281,3 +290,14 @@ def repeat_command(at: Opened, session: SessionRow, row: TaskRow, folder: Path) 
     except (ConfigError, TypeError, ValueError):  # a damaged configuration
         flags = []
     return shlex.join([*words, *(["--", *flags] if flags else [])])
+
+
+def _package(at: Opened, session: SessionRow) -> str:
+    """The package of a session from the folder above the home: its source, or else its copy in the home."""
+    source = at.shown_path(Uploads(at.home).told(str(session.config.get("package", ""))))
+    if not source.startswith("…"):
+        return source
+    with suppress(PackageError):
+        folder, _ = unpacked_members(session.package_digest, at.home.packages)
+        return f"{at.home.root.name}/{folder.relative_to(at.home.root)}"
+    return source

@@ -204,8 +204,8 @@ def find_package(digest: str, cache: Path, *, contents: str = "") -> UnpackedPac
     return _unpacked(entry, digest, 0, found)
 
 
-def unpacked_members(digest: str, cache: Path) -> tuple[str, list[Member]]:
-    """The folder of fedn.yaml in a package of the cache, and what the package consists of, without reading its files.
+def unpacked_members(digest: str, cache: Path) -> tuple[Path, list[Member]]:
+    """The folder of fedn.yaml of a package in the cache, and what the package consists of, without reading its files.
 
     Raises:
         PackageError: If it is not in the cache, or its manifest is damaged.
@@ -213,7 +213,7 @@ def unpacked_members(digest: str, cache: Path) -> tuple[str, list[Member]]:
     found = _read_manifest(cache / digest)
     if found is None:
         raise PackageError(f"package {digest[:12]} is not in the cache of the home, or is damaged there", digest=digest)
-    return found.folder, found.members
+    return cache / digest / _FILES / found.folder, found.members
 
 
 def _unpacked(entry: Path, digest: str, size_bytes: int, contents: Contents) -> UnpackedPackage:
