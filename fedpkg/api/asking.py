@@ -15,9 +15,9 @@ from fedpkg.errors import ConfigError
 Result = TypeVar("Result")
 Given = ParamSpec("Given")
 
-Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=1000)]
+Text: TypeAlias = Annotated[str, msgspec.Meta(max_length=500)]
 Ref: TypeAlias = Annotated[
-    str, msgspec.Meta(min_length=1, max_length=1000, description="an id, the unique beginning of one, or `latest`")
+    str, msgspec.Meta(min_length=1, max_length=500, description="an id, the unique beginning of one, or `latest`")
 ]
 Skip: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=10**9, description="number of items before the first one")]
 Limit: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1000, description="most items of the answer")]

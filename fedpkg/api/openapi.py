@@ -65,24 +65,38 @@ def _operation(route: Route, answer: dict[str, Any], asked: dict[str, Any], erro
         content = {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}}
     if route.is_stream:
         content["application/jsonl"] = {"schema": {"type": "string"}}
-    summary, _, more = inspect.cleandoc(route.function.__doc__ or "").partition("\n\n")
+    summary, more, told = _told(route.function.__doc__ or "")
     refused = {"description": "The request has no answer.", "content": {"application/json": {"schema": error}}}
     return {
         "operationId": route.name,
         "tags": [route.tag],
-        "summary": " ".join(summary.split()),
+        "summary": summary,
         **({"description": more} if more else {}),
-        "parameters": [*_parameters(route, asked), *([FORM] if route.is_stream else [])],
+        "parameters": [*_parameters(route, asked, told), *([FORM] if route.is_stream else [])],
         "responses": {"200": {"description": "The answer.", "content": content}, "default": refused},
     }
 
 
-def _parameters(route: Route, asked: dict[str, Any]) -> list[dict[str, Any]]:
+def _told(docstring: str) -> tuple[str, str, dict[str, str]]:
+    """The first paragraph of a docstring, the others, and what it says of each parameter."""
+    summary, *rest = inspect.cleandoc(docstring).split("\n\n")
+    told = {
+        found[1]: " ".join(found[2].split())
+        for part in rest
+        if part.startswith("Args:")
+        for found in re.finditer(r"^    (\w+): (.*(?:\n     .*)*)", part, re.MULTILINE)
+    }
+    more = " ".join(" ".join(rest_of.split()) for rest_of in rest if not rest_of.startswith("Args:"))
+    return " ".join(summary.split()), more, told
+
+
+def _parameters(route: Route, asked: dict[str, Any], told: dict[str, str]) -> list[dict[str, Any]]:
     in_path = re.findall(r"\{(\w+)\}", route.path)
     found = []
     for name, schema in asked.get("properties", {}).items():
         given = dict(schema)
-        description = given.pop("description", None)
+        description = told.get(name) or given.pop("description", None)
+        given.pop("description", None)
         found.append(
             {
                 "name": name,
