@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Iterator
-from typing import Any, Literal
+from typing import Any
 
 import msgspec
 
@@ -29,7 +29,7 @@ def _plain(value: Any) -> Any:
     return [_plain(inner) for inner in value] if isinstance(value, (list, tuple)) else value
 
 
-def pieces(items: Iterable[object], form: Literal["json", "jsonl"]) -> Iterator[bytes]:
+def pieces(items: Iterable[object], form: str) -> Iterator[bytes]:
     """A list as JSON, in pieces: as an array, or as one value on each line."""
     piece = bytearray(b"[" if form == "json" else b"")
     separator = b""
