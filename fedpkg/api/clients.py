@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from fedpkg.stores.base import SessionRow
 
-RECENT_ROUNDS = 20
+RECENT_ROUNDS = 5
 Recent: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=1000)]
 Sort: TypeAlias = Literal[
     "position", "client_id", "state", "times_asked", "times_counted", "num_failed", "num_examples", "last_seen",
@@ -38,6 +38,7 @@ class Client(Struct, frozen=True, kw_only=True):
     client_id: str
     position: int
     state: str
+    cluster: str | None
     attributes: dict[str, Attribute]
     num_examples: float | None
     times_asked: int
@@ -126,12 +127,10 @@ class Past(Struct, frozen=True, kw_only=True):
 def get_client(at: Opened, ref: Ref, client_id: Text, *, recent: Recent = RECENT_ROUNDS) -> Client:
     """One client of a session. Raises NotFound."""
     session = at.session(ref)
-    read = at.overview.clients(session.session_id)
-    found, _ = _clients(at, session, read.rows, recent, [])
-    for one in found:
-        if one.client_id == client_id:
-            return one
-    known = [one.client_id for one in found]
+    read = at.overview.clients(session.session_id, client_id=client_id)
+    if read.rows:
+        return _clients(at, session, read.rows, recent, [], client_id=client_id)[0][0]
+    known = [one.client_id for one in at.overview.clients(session.session_id).rows]
     raise NotFound(
         f"session {session.session_id} has no client {client_id!r:.200}{nearest(client_id, known)}",
         hint="; ".join(at.notes(read)) or None,
@@ -173,20 +172,28 @@ def _sort_key(value: object) -> tuple[bool, object]:
 
 
 def _clients(
-    at: Opened, session: SessionRow, rows: list[ClientFacts], recent: int, notes: list[str]
+    at: Opened,
+    session: SessionRow,
+    rows: list[ClientFacts],
+    recent: int,
+    notes: list[str],
+    *,
+    client_id: str | None = None,
 ) -> tuple[list[Client], tuple[int, int]]:
     session_id = session.session_id
     last = at.overview.round_sums_of(session_id).last_round
     first = max(0, last - recent)
-    sums = at.overview.client_sums(session_id, after_round=first)
-    failures = at.overview.failure_counts(session_id)
+    sums = at.overview.client_sums(session_id, after_round=first, client_id=client_id)
+    failures = at.overview.failure_counts(session_id, client_id=client_id)
     flying = in_flight(at, session, last)
+    clusters = at.store.list_cluster_clients(session_id)
     entities = entities_or_none(at, session, notes)
     made = [
         Client(
             client_id=one.client_id,
             position=one.position,
             state=_state(one, sums.get(one.client_id), one.client_id in flying),
+            cluster=clusters.get(one.client_id),
             attributes=dict(attributes_of(entities, one.client_id)),
             num_examples=one.num_examples if one.last_num_examples is None else one.last_num_examples,
             times_asked=one.times_asked,

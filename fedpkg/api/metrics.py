@@ -64,23 +64,28 @@ class Series(Struct, frozen=True, kw_only=True):
 
 
 @question
-def metric_names(at: Opened, ref: Ref) -> list[MetricName]:
-    """The metrics of a session, those first that a reader looks for first."""
-    return Curves(at, ref).names()
+def metric_names(at: Opened, ref: Ref, *, cluster: Text = "") -> list[MetricName]:
+    """The metrics of a session, those first that a reader looks for first.
+
+    Args:
+        cluster: the path of a cluster, whose clients report them; none: all clients.
+    """
+    return Curves(at, ref, cluster=cluster).names()
 
 
 @question
-def series(at: Opened, ref: Ref, metric: Text, *, phase: Text = "", axis: Axis = "round") -> Series:
+def series(at: Opened, ref: Ref, metric: Text, *, phase: Text = "", axis: Axis = "round", cluster: Text = "") -> Series:
     """One metric of a session by round.
 
     Args:
         phase: none: the first of the phases that has the metric.
         axis: what ``x`` is: the round, or bytes, seconds, calls of clients or virtual seconds up to its end.
+        cluster: the path of a cluster, of whose clients the aggregates are; none: all clients.
 
     Raises:
         NotFound: the session has no such metric; the message names the nearest.
     """
-    return Curves(at, ref).series(metric, phase, axis)
+    return Curves(at, ref, cluster=cluster).series(metric, phase, axis)
 
 
 @question
@@ -94,7 +99,8 @@ def all_series(at: Opened, ref: Ref, *, phase: Text = "", axis: Axis = "round", 
 class Curves:
     """The metrics of one session; its rounds are read once for all of them."""
 
-    def __init__(self, at: Opened, ref: Ref) -> None:
+    def __init__(self, at: Opened, ref: str, *, cluster: str = "") -> None:
+        self._cluster = cluster
         self.session = at.session(ref)
         self._overview, self._id = at.overview, self.session.session_id
         self._x: dict[Axis, dict[int, float]] = {}
@@ -132,7 +138,7 @@ class Curves:
     def rows(self, metric: str, phase: Text = "") -> tuple[str, list[MetricRow]]:
         """A phase that has the metric, and its aggregates by round. Raises NotFound."""
         for each in (phase,) if phase else PHASES:
-            rows = self._overview.metric_series(self._id, each, metric)
+            rows = self._overview.metric_series(self._id, each, metric, cluster=self._cluster)
             if found := [*self._former.get((each, metric), ()), *rows]:
                 return each, found
         known = list(dict.fromkeys(one.metric for one in self.names() if phase in ("", one.phase)))
@@ -166,12 +172,14 @@ class Curves:
 
     @cached_property
     def _named(self) -> list[tuple[str, str, int, int, int]]:
-        return self._overview.metric_names(self._id)
+        return self._overview.metric_names(self._id, cluster=self._cluster)
 
     @cached_property
     def _former(self) -> dict[tuple[str, str], list[MetricRow]]:
         """The numbers that strategies report, and the means of rounds before the first with rows of metrics."""
         found: dict[tuple[str, str], list[MetricRow]] = {}
+        if self._cluster:
+            return found
         for one in self.rounds:
             for name, value in one.strategy_metrics.items():
                 if isinstance(value, (int, float)) and not isinstance(value, bool):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -22,12 +21,14 @@ from fedpkg.stores.models import ModelStore
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import ModelRow
+    from fedpkg.stores.overview import ModelFacts
 
 
 class Model(Struct, frozen=True, kw_only=True):
     """A global model. ``parents`` are the models that it was made from; ``cluster`` is the path of a cluster, or empty.
 
     ``has_file`` is False if its file was pruned (by the rule in ``pruned``), or is missing.
+    ``until_round`` is the round from which its cluster has another model; None: it is current, or not of a cluster.
     """
 
     model_id: str
@@ -43,6 +44,7 @@ class Model(Struct, frozen=True, kw_only=True):
     num_examples: float | None
     pruned: str | None
     has_file: bool
+    until_round: int | None
 
 
 class Tensor(Struct, frozen=True, kw_only=True):
@@ -69,25 +71,29 @@ class ModelGraph(Struct, frozen=True, kw_only=True):
     clusters: list[str]
     models: list[Model]
     total: int
+    notes: tuple[str, ...] = ()
 
 
 @question
 def list_models(at: Opened, ref: Text = "", *, skip: Skip = 0, limit: Limit = 100) -> Page[Model]:
     """The models of a session, or of all sessions, newest first."""
     session_id = at.session(ref).session_id if ref else None
-    rows = at.store.list_models(session_id, newest_first=True)
-    return Page(total=len(rows), skip=skip, items=models_of(at, rows[skip : skip + limit]))
+    read = at.overview.models(session_id, newest_first=True, skip=skip, limit=limit)
+    total = at.overview.count_models(session_id)
+    return Page(total=total, skip=skip, items=models_of(at, read.rows), notes=at.notes(read))
 
 
 @question
 def get_model(at: Opened, ref: Ref) -> Model:
     """A model by its id, the beginning of its digest, or a session (its last model). Raises NotFound."""
-    return models_of(at, [model_row(at, ref)])[0]
+    row = model_row(at, ref)
+    rows = at.overview.models(row.session_id).rows
+    return models_of(at, [one for one in rows if one.model_id == row.model_id])[0]
 
 
 def model_row(at: Opened, ref: Ref) -> ModelRow:
     """The row of a model; ``latest`` is the last model of the newest session."""
-    if ref == "latest" or ref.startswith(("latest.", "latest/")):
+    if ref == "latest" or ref.startswith("latest."):
         ref = at.session("latest").session_id + ref.removeprefix("latest")
     return at.store.get_model(ref)
 
@@ -95,17 +101,27 @@ def model_row(at: Opened, ref: Ref) -> ModelRow:
 @question
 def model_trail(at: Opened, ref: Ref) -> list[Model]:
     """The model, its parent, and so on to its seed model; of a cluster's model, all that it comes from."""
-    return models_of(at, at.store.model_trail(model_row(at, ref).model_id))
+    row = model_row(at, ref)
+    known = {one.model_id: one for one in models_of(at, at.overview.models(row.session_id).rows)}
+    found: dict[str, Model] = {}
+    waiting = [row.model_id]
+    while waiting:
+        if (one := known.get(waiting.pop())) is not None and one.model_id not in found:
+            found[one.model_id] = one
+            waiting += one.parents
+    return sorted(found.values(), key=lambda one: (-one.round_number, one.cluster))
 
 
 @question
 def model_graph(at: Opened, ref: Ref, *, limit: Limit = 1000) -> ModelGraph:
     """All models of a session with their links; of more than ``limit``, the newest."""
     session_id = at.session(ref).session_id
-    rows = at.store.list_models(session_id, cluster=None)
-    models = models_of(at, rows[-limit:])
+    read = at.overview.models(session_id)
+    models = models_of(at, read.rows[-limit:])
     clusters = list(dict.fromkeys(one.cluster for one in models))
-    return ModelGraph(session_id=session_id, clusters=clusters, models=models, total=len(rows))
+    return ModelGraph(
+        session_id=session_id, clusters=clusters, models=models, total=len(read.rows), notes=at.notes(read)
+    )
 
 
 @question
@@ -202,7 +218,7 @@ def _arrays(path: Path) -> dict[str, Plain]:
         raise StoreError(f"the file of the model is damaged: {path.name}") from error
 
 
-def models_of(at: Opened, rows: Sequence[ModelRow]) -> list[Model]:
+def models_of(at: Opened, rows: Sequence[ModelFacts]) -> list[Model]:
     files = ModelStore(at.home.models)
     return [
         Model(
@@ -215,16 +231,11 @@ def models_of(at: Opened, rows: Sequence[ModelRow]) -> list[Model]:
             suffix=row.suffix,
             size_bytes=row.size_bytes,
             created_at=row.created_at,
-            num_contributors=len(row.contributors),
-            num_examples=_examples(row),
+            num_contributors=row.num_contributors,
+            num_examples=row.num_examples or None,
             pruned=row.pruned,
             has_file=files.path(row.digest, row.suffix).is_file(),
+            until_round=row.until_round,
         )
         for row in rows
     ]
-
-
-def _examples(row: ModelRow) -> float | None:
-    told = [one.get("num_examples") for one in row.contributors]
-    numbers = [float(one) for one in told if isinstance(one, (int, float))]
-    return math.fsum(numbers) if numbers else None

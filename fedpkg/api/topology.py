@@ -114,6 +114,37 @@ def get_topology(at: Opened, ref: Ref) -> Topology:
     return Topology(session_id=session_id, rounds=rounds, combiners=combiners)
 
 
+class Cluster(Struct, frozen=True, kw_only=True):
+    """A cluster of clients with a model of its own: the model, and the clients that belong to it."""
+
+    path: str
+    parent: str | None
+    model_id: str
+    since_round: int
+    num_examples: float
+    clients: list[str]
+
+
+@question
+def list_clusters(at: Opened, ref: Ref) -> list[Cluster]:
+    """The clusters of a session's clients now, by path; none: its clients share one model."""
+    session_id = at.session(ref).session_id
+    members: dict[str, list[str]] = {}
+    for client_id, path in at.store.list_cluster_clients(session_id).items():
+        members.setdefault(path, []).append(client_id)
+    return [
+        Cluster(
+            path=one.cluster,
+            parent=one.cluster.rpartition("/")[0] or None,
+            model_id=one.model_id,
+            since_round=one.round_number,
+            num_examples=one.num_examples,
+            clients=members.get(one.cluster, []),
+        )
+        for one in at.store.list_clusters(session_id)
+    ]
+
+
 @question
 def combiner_rounds(at: Opened, ref: Ref, path: Text = "") -> list[CombinerRound]:
     """What one combiner did, by round; an empty path is the root. Raises NotFound."""

@@ -74,6 +74,29 @@ class RequestSums(NamedTuple):
     bytes_up: int = 0
 
 
+class ModelFacts(NamedTuple):
+    """A model without the names of its contributors."""
+
+    model_id: str
+    session_id: str
+    round_number: int
+    cluster: str
+    parents: list[str]
+    parent_id: str | None
+    until_round: int | None
+    digest: str
+    suffix: str
+    size_bytes: int
+    created_at: float
+    num_contributors: int
+    num_examples: float
+    pruned: str | None
+
+
+# The number of entries of models.contributors, without parsing them.
+_ENTRIES = """(length(contributors) - length(replace(contributors, '"client_id":', ''))) / 12"""
+
+
 class CombinerSums(NamedTuple):
     """A combiner in all rounds of a session; the bytes are those between it and the combiner above."""
 
@@ -201,7 +224,7 @@ class Overview:
         """The aggregates of the newest round that has any, for each phase."""
         rows = self._database.rows(
             f"{METRIC_ROWS.select} join (select phase as last_phase, max(round_number) as last_round from metric_rows"
-            " where session_id = :id group by phase) as newest"
+            " where session_id = :id and cluster = '' group by phase) as newest"
             " on newest.last_phase = metric_rows.phase and newest.last_round = metric_rows.round_number"
             " where metric_rows.session_id = :id and cluster = '' order by phase, metric",
             {"id": session_id},
@@ -253,18 +276,19 @@ class Overview:
 
     # Metrics
 
-    def metric_names(self, session_id: str) -> list[tuple[str, str, int, int, int]]:
-        """Phase, metric, number of rounds, first and last round."""
+    def metric_names(self, session_id: str, *, cluster: str = "") -> list[tuple[str, str, int, int, int]]:
+        """Phase, metric, number of rounds, first and last round; over all clients, or those of a cluster."""
         rows = self._database.rows(
             "select phase, metric, count(*), min(round_number), max(round_number) from metric_rows"
-            " where session_id = :id and cluster = '' group by phase, metric order by phase, metric",
-            {"id": session_id},
+            " where session_id = :id and cluster = :cluster group by phase, metric order by phase, metric",
+            {"id": session_id, "cluster": cluster},
         )
         return [(str(row[0]), str(row[1]), int(row[2]), int(row[3]), int(row[4])) for row in rows]
 
-    def metric_series(self, session_id: str, phase: str, metric: str) -> list[MetricRow]:
-        """One metric by round."""
-        where, parameters = where_of({"session_id": session_id, "phase": phase, "metric": metric, "cluster": ""})
+    def metric_series(self, session_id: str, phase: str, metric: str, *, cluster: str = "") -> list[MetricRow]:
+        """One metric by round; over all clients, or those of a cluster."""
+        filters = {"session_id": session_id, "phase": phase, "metric": metric, "cluster": cluster}
+        where, parameters = where_of(filters)
         rows = self._database.rows(f"{METRIC_ROWS.select}{where} order by round_number", parameters)
         return [METRIC_ROWS.decode(row) for row in rows]
 
@@ -356,12 +380,13 @@ class Overview:
         self, session_id: str, *, after_round: int = -1, client_id: str | None = None
     ) -> dict[str, ClientSums]:
         """By client: its tasks in the rounds after ``after_round``."""
-        of_client = "" if client_id is None else " and client_id = :client"
+        # Without the operator, a database would follow the index by client through all rounds.
+        of_client, key = ("", "client_id || ''") if client_id is None else (" and client_id = :client", "client_id")
         rows = self._database.rows(
-            "select client_id, count(*), sum(case when status = 'failed' then 1 else 0 end), sum(wall_s),"
+            "select min(client_id), count(*), sum(case when status = 'failed' then 1 else 0 end), sum(wall_s),"
             " sum(bytes_down), sum(bytes_up), max(started_at + wall_s),"
             " max(case when status = 'failed' then started_at end), max(case when status = 'ok' then started_at end)"
-            f" from tasks where session_id = :id and round_number > :after{of_client} group by client_id",
+            f" from tasks where session_id = :id and round_number > :after{of_client} group by {key}",
             {"id": session_id, "after": after_round, "client": client_id},
         )
         return {
@@ -377,11 +402,13 @@ class Overview:
             for row in rows
         }
 
-    def failure_counts(self, session_id: str) -> dict[str, int]:
-        """By client: the number of its failed tasks."""
+    def failure_counts(self, session_id: str, *, client_id: str | None = None) -> dict[str, int]:
+        """By client, of all or of one: the number of its failed tasks."""
+        of_client, key = ("", "client_id || ''") if client_id is None else (" and client_id = :client", "client_id")
         rows = self._database.rows(
-            "select client_id, count(*) from tasks where session_id = :id and status = 'failed' group by client_id",
-            {"id": session_id},
+            f"select min(client_id), count(*) from tasks where session_id = :id and status = 'failed'{of_client}"
+            f" group by {key}",
+            {"id": session_id, "client": client_id},
         )
         return {str(row[0]): int(row[1]) for row in rows}
 
@@ -406,15 +433,9 @@ class Overview:
         skip: int = 0,
     ) -> tuple[int, Read]:
         """Failed tasks, newest first, and how many there are."""
-        where, parameters = where_of(
-            {
-                "session_id": session_id,
-                "status": "failed",
-                "client_id": client_id,
-                "failure": kind,
-                "round_number": round_number,
-            }
-        )
+        filters = {"session_id": session_id, "client_id": client_id, "failure": kind, "round_number": round_number}
+        where, parameters = where_of(filters)
+        where += " and status = 'failed'"  # spelled out for the index of failed tasks
         total = int(self._database.rows(f"select count(*) from tasks{where}", parameters)[0][0])
         order = "order by round_number desc, started_at desc, task_id desc limit :limit offset :skip"
         return total, self._decoded(TASKS, f"{where} {order}", {**parameters, "limit": limit, "skip": skip})
@@ -495,6 +516,32 @@ class Overview:
             if len(keys) < BATCH_ROWS:
                 return
             at = TaskKey(int(keys[-1][0]), str(keys[-1][1]))
+
+    # Models
+
+    def models(
+        self, session_id: str | None = None, *, newest_first: bool = False, skip: int = 0, limit: int | None = None
+    ) -> Read:
+        """Models, also of clusters, without the names of their contributors, by session, round and cluster."""
+        down = " desc" * newest_first
+        return self._lines(
+            "select models.model_id, models.session_id, models.round_number, cluster, parents, parent_id, until_round,"
+            f" digest, suffix, size_bytes, created_at, {_ENTRIES}, case when cluster = '' then"
+            " coalesce(rounds.num_examples, 0) else models.num_examples end, pruned from models"
+            " left join rounds on rounds.session_id = models.session_id and rounds.round_number = models.round_number"
+            + (" where models.session_id = :id" if session_id is not None else "")
+            + f" order by models.session_id{down}, models.round_number{down}, cluster{down}"
+            + (" limit :limit offset :skip" if limit is not None else ""),
+            {"id": session_id, "limit": limit, "skip": skip},
+            ModelFacts,
+            json_columns=(4,),
+            where="model",
+        )
+
+    def count_models(self, session_id: str | None = None) -> int:
+        """The number of models, also of clusters, of a session or of all."""
+        where, parameters = where_of({"session_id": session_id})
+        return int(self._database.rows(f"select count(*) from models{where}", parameters)[0][0])
 
     # Trees of combiners
 
@@ -594,7 +641,7 @@ class Overview:
             try:
                 for column in json_columns:
                     values[column] = json.loads(values[column])
-                    if not isinstance(values[column], dict):
+                    if not isinstance(values[column], (dict, list)):
                         raise TypeError(f"it is {values[column]!r:.100}")
                 read.rows.append(kind(*values))
             except (ValueError, TypeError, RecursionError) as error:
