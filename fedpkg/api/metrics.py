@@ -159,7 +159,7 @@ class Curves:
             return {one.round_number: one.round_number for one in self.rounds}
         if axis == "virtual_s":
             return {one.round_number: one.phases["virtual_time"] for one in self.rounds if "virtual_time" in one.phases}
-        sums = self._overview.request_sums(self._id)
+        sums = self._overview.request_sums(self._id, with_calls=axis == "calls")
         total, found = 0.0, {}
         for one in self.rounds:
             request = sums.get(one.round_number)

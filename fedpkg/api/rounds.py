@@ -75,7 +75,7 @@ class RoundDetail(Struct, frozen=True, kw_only=True):
 def list_rounds(at: Opened, ref: Ref, *, skip: Skip = 0, limit: Limit = 1000) -> Page[Round]:
     """The rounds of a session, in order."""
     session_id = at.session(ref).session_id
-    read = at.overview.rounds(session_id)
+    read = at.overview.rounds(session_id, with_counts=True)
     requests = at.overview.request_sums(session_id)
     found = page(read.rows, skip=skip, limit=limit)
     items = [_round(one, requests.get(one.round_number, RequestSums())) for one in found.items]
@@ -86,7 +86,7 @@ def list_rounds(at: Opened, ref: Ref, *, skip: Skip = 0, limit: Limit = 1000) ->
 def get_round(at: Opened, ref: Ref, round_number: RoundNumber) -> RoundDetail:
     """One round with its requests, and the number of its tasks. Raises NotFound."""
     session_id = at.session(ref).session_id
-    read = at.overview.rounds(session_id, after=round_number - 1, before=round_number + 1)
+    read = at.overview.rounds(session_id, after=round_number - 1, before=round_number + 1, with_counts=True)
     if not read.rows:
         raise NotFound(f"session {session_id} has no round {round_number}", hint="the list of rounds has all numbers")
     sums = at.overview.request_sums(session_id).get(round_number, RequestSums())

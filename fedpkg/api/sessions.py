@@ -212,7 +212,7 @@ def get_session(at: Opened, ref: Ref) -> SessionDetail:
         dataset=_dataset(at, data),
         partition=_name_of(data.get("partition")),
         has_tree=bool(config.get("topology")),
-        num_failed_tasks=sum(at.overview.failure_counts(session_id).values()),
+        num_failed_tasks=at.overview.count_failed(session_id),
         seconds=sum(one.wall_s or 0.0 for one in done),
         bytes_down=sum(one.bytes_down for one in requests.values()),
         bytes_up=sum(one.bytes_up for one in requests.values()),
@@ -263,12 +263,13 @@ def _now(at: Opened, session_id: str, rounds: Sequence[RoundFacts]) -> Now:
     counts = at.overview.task_counts(session_id, number)
     is_validating = last.status == "aggregated"
     of_phase = {key: count for key, count in counts.items() if (key[0] == "validate") == is_validating}
+    (current,) = at.overview.rounds(session_id, after=number - 1, with_counts=True).rows[:1] or [last]
     asked = at.overview.request_sums(session_id).get(number)
     return Now(
         phase="validating" if is_validating else "training",
         round_number=number,
         since=last.started_at,
-        asked=last.num_asked if is_validating or asked is None else asked.calls,
+        asked=current.num_asked if is_validating or asked is None else asked.calls,
         ended=sum(of_phase.values()),
         failed=sum(count for key, count in of_phase.items() if key[1] == "failed"),
     )

@@ -233,11 +233,15 @@ class Overview:
 
     # Rounds
 
-    def rounds(self, session_id: str, *, after: int = -1, before: int | None = None) -> Read:
-        """The rounds of a session in order, with numbers above ``after`` and below ``before``."""
+    def rounds(self, session_id: str, *, after: int = -1, before: int | None = None, with_counts: bool = False) -> Read:
+        """The rounds of a session in order, with numbers above ``after`` and below ``before``.
+
+        ``with_counts``: also how many clients were asked and counted, which takes most of the time; else these are 0.
+        """
+        counts = f"{_length('cohort')}, {_length('counted')}" if with_counts else "0, 0"
         return self._lines(
             "select round_number, status,"
-            f" {_length('cohort')}, {_length('counted')},"
+            f" {counts},"
             " target, started_at, finished_at, wall_s, num_ok, num_failed, num_examples, model_id, error,"
             " phases, strategy_metrics, averages from rounds"
             " where session_id = :id and round_number > :after and (:below = 0 or round_number < :before)"
@@ -248,10 +252,11 @@ class Overview:
             where=f"round of {session_id}",
         )
 
-    def request_sums(self, session_id: str) -> dict[int, RequestSums]:
-        """By round: what its requests sum to."""
+    def request_sums(self, session_id: str, *, with_calls: bool = True) -> dict[int, RequestSums]:
+        """By round: what its requests sum to; without ``with_calls``, these are 0."""
+        calls = f"sum({_length('cohort')})" if with_calls else "0"
         rows = self._database.rows(
-            f"select round_number, count(*), sum({_length('cohort')}), sum(bytes_down), sum(bytes_up) from requests"
+            f"select round_number, count(*), {calls}, sum(bytes_down), sum(bytes_up) from requests"
             " where session_id = :id group by round_number",
             {"id": session_id},
         )
@@ -411,6 +416,11 @@ class Overview:
             {"id": session_id, "client": client_id},
         )
         return {str(row[0]): int(row[1]) for row in rows}
+
+    def count_failed(self, session_id: str) -> int:
+        """The number of failed tasks."""
+        sql = "select count(*) from tasks where session_id = :id and status = 'failed'"
+        return int(self._database.rows(sql, {"id": session_id})[0][0])
 
     def failure_kinds(self, session_id: str) -> list[tuple[int, str, int]]:
         """Round, kind and number of the failed tasks."""
