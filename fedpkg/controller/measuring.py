@@ -171,7 +171,9 @@ class AroundTraining:
             for client_id in left[start : start + _AT_ONCE]:
                 asked, came = updates[client_id]
                 self.lanes.states[f"{client_id} aside"] = came.state
-                trained = _trained(model, asked.update_of(came), is_delta=asked.request.reply == "delta")
+                sent = asked.payload_of(client_id)  # of a combiner or a cluster, not the session's model
+                base = sent if isinstance(sent, Weights) else model
+                trained = _trained(base, asked.update_of(came), is_delta=asked.request.reply == "delta")
                 several.append(enter(desk, [client_id], phase="after_training", payload=trained))
             for one in several:
                 one.finish()
@@ -202,7 +204,7 @@ class AroundTraining:
 
 
 def _trained(model: Weights, update: Weights, *, is_delta: bool) -> Weights:
-    """A client's model after its training, given the global model."""
+    """A client's model after its training, given the model that it got."""
     if not is_delta:
         return update
     changed = frozenset(model.parameters)

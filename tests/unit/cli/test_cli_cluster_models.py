@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cli_support import REPO, fedpkg, write_run_yaml
@@ -67,3 +69,14 @@ def test_metrics_are_shown_by_cluster(home: Path) -> None:
     assert "" in by_cluster and len(by_cluster) > 1
     assert "(all)" in fedpkg("metric", "list", "--aggregates", *where).out
     assert "cluster" in fedpkg("validation", "list", *where).out.splitlines()[0]
+
+
+def test_an_export_has_the_models_and_moves_of_clusters(home: Path, tmp_path: Path) -> None:
+    assert fedpkg("session", "export", tmp_path / "out", "--home", home).code == 0
+
+    def lines(name: str) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in (tmp_path / "out" / name).read_text().splitlines()]
+
+    assert {row["cluster"] for row in lines("models.jsonl")} == {"", "0", "1"}
+    assert {row["client_id"] for row in lines("cluster_clients.jsonl")} == {"client-0", "client-1", "client-2"}
+    assert {row["cluster"] for row in lines("metric_rows.jsonl") if row["phase"] == "validate"} > {""}

@@ -25,7 +25,7 @@ from fedpkg.controller.events import Event, RoundFinished
 from fedpkg.errors import ConfigError, Interrupted
 from fedpkg.session import resuming, tracking
 from fedpkg.session.configuration import resolved
-from fedpkg.stores.base import CombinerRow, RoundRow, SessionRow, SweepPointRow, SweepRow
+from fedpkg.stores.base import CombinerRow, MetricRow, RoundRow, SessionRow, SweepPointRow, SweepRow
 from fedpkg.stores.opening import open_store
 from fedpkg.tracking import registry
 from fedpkg.tracking.base import MOST_COMBINERS, TrackedRound
@@ -81,6 +81,19 @@ def test_trackers_get_what_combiners_did(federation: Federation, at_once: AtOnce
     (folder_of(federation, session) / "metrics.csv").unlink()
     federation.resume(session.session_id, rounds=4)
     assert (folder_of(federation, session) / "metrics.csv").read_text().count(",combiner,a/b/ok,") == 4
+
+
+def test_trackers_get_the_metrics_of_clusters() -> None:
+    row = RoundRow(session_id="s", round_number=1, cohort=[], target=0, started_at=0.0)
+    key: dict[str, Any] = {"session_id": "s", "round_number": 1, "phase": "validate", "metric": "loss"}
+    metrics = [
+        MetricRow(**key, num_clients=1, weighted_mean=float(number), cluster=path)
+        for number, path in enumerate(["", *(f"c{number:02}" for number in range(60))])
+    ]
+    found = TrackedRound(row, metrics).scalars()
+    assert found["validate/loss"] == 0.0
+    assert found["cluster/c00/validate/loss"] == 1.0
+    assert sum(tag.startswith("cluster/") for tag in found) == 50
 
 
 def test_trackers_get_the_combiners_that_are_nearest_to_the_root() -> None:
