@@ -130,13 +130,13 @@ def _told(handle: Handler, home: Path) -> Handler:
             return await handle(request)
         except FedpkgError as error:
             status = 404 if isinstance(error, NotFound) else 400 if isinstance(error, ConfigError) else 503
-            message, hint = _without(error.message, home), error.hint and _without(error.hint, home)
+            message, hint = without_home(error.message, home), error.hint and without_home(error.hint, home)
             body = encode(Error(ErrorDetail(status, message, hint)))
             return web.Response(body=body, status=status, content_type="application/json")
 
     return told
 
 
-def _without(text: str, home: Path) -> str:
+def without_home(text: str, home: Path) -> str:
     """A message without the path of the home."""
     return text.replace(f"{home}/", "").replace(str(home), "the home")

@@ -30,7 +30,7 @@ PAGE_POLICY = (
 FILE_POLICY = "default-src 'none'; style-src 'unsafe-inline'; sandbox; frame-ancestors 'none'"  # a downloaded SVG
 _HEADERS = {
     "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
+    "Referrer-Policy": "same-origin",  # "no-referrer" would hide the origin of our own forms, too
     "X-Frame-Options": "DENY",
     "Cross-Origin-Opener-Policy": "same-origin",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -72,8 +72,8 @@ class Access:
         return self._role(value, cookie_value)
 
     def _role(self, given: str, form: Callable[[str], str]) -> Role | None:
-        is_viewer = hmac.compare_digest(given.encode(), form(self.viewer).encode())
-        if self.operator is not None and hmac.compare_digest(given.encode(), form(self.operator).encode()):
+        is_viewer = hmac.compare_digest(_bytes(given), _bytes(form(self.viewer)))
+        if self.operator is not None and hmac.compare_digest(_bytes(given), _bytes(form(self.operator))):
             return "operator"
         return "viewer" if is_viewer else None
 
@@ -85,6 +85,10 @@ class Access:
 def cookie_value(token: str) -> str:
     """What the browser keeps in place of the token, so that a cookie is no address that can be opened elsewhere."""
     return _derived(token, "cookie")
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogatepass")  # headers may have any bytes
 
 
 def _derived(token: str, purpose: str) -> str:
@@ -101,22 +105,18 @@ def is_loopback(host: str) -> bool:
         return False
 
 
-def guard(access: Access, refusal: Callable[[web.Request, Refused], web.StreamResponse]) -> Any:
-    """The middleware that every request passes; ``refusal`` makes the answer to one that is refused."""
+def guard(access: Access) -> Any:
+    """The middleware that every request passes. It raises `Refused`."""
 
     @web.middleware
     async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            _check_origin(request)
-            if TOKEN in request.query:
-                return _entered(access, request)
-            request[ROLE] = "viewer" if request.path.startswith(STATIC) else _role(access, request)
-            if request.method not in _SAFE:
-                await _check_action(access, request)
-            response = await handler(request)
-        except Refused as refused:
-            response = refusal(request, refused)
-        return response
+        _check_origin(request)
+        if TOKEN in request.query:
+            return _entered(access, request)
+        request[ROLE] = "viewer" if request.path.startswith(STATIC) else _role(access, request)
+        if request.method not in _SAFE:
+            await _check_action(access, request)
+        return await handler(request)
 
     return middleware
 
@@ -199,5 +199,5 @@ async def _check_action(access: Access, request: web.Request) -> None:
     if request.headers.get(hdrs.ORIGIN) is None:
         raise Refused(403, "The origin of this action is unknown", "Open the page here and try again.")
     given = (await request.post()).get(CSRF, "")
-    if not isinstance(given, str) or not hmac.compare_digest(given.encode(), access.csrf(request[ROLE]).encode()):
+    if not isinstance(given, str) or not hmac.compare_digest(_bytes(given), _bytes(access.csrf(request[ROLE]))):
         raise Refused(403, "This form is not valid any more", "Open the page again and repeat the action.")

@@ -68,7 +68,7 @@ def address(*parts: str, **query: object) -> str:
 
 def _segment(text: str) -> str:
     """One part of a path. Browsers remove parts that are dots only, even if they are percent-encoded."""
-    return f"~{text}" if text.strip(".") == "" or text.startswith("~") else quote(text, safe="")
+    return ("~" if text.strip(".") == "" or text.startswith("~") else "") + quote(text, safe="")
 
 
 def segment_text(segment: str) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from fedpkg.api.changes import database_version
 from fedpkg.api.opening import opened
+from fedpkg.stores.home import Home
 
 if TYPE_CHECKING:
     from fedpkg.api.opening import Opened
@@ -39,6 +40,10 @@ class Reader:
             self._at = context.__enter__()
             self._context = context
         return self._at
+
+    def has_store(self) -> bool:
+        """Whether a session has ever run in the home."""
+        return Home(self._home).state_db.exists()
 
     async def stamp(self) -> str:
         """A text that changes when a process has written to the store, or when a session's process is gone."""

@@ -6,13 +6,13 @@ import asyncio
 import logging
 import signal
 import socket
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import hdrs, web
 
-from fedpkg.api.http import add_api
+from fedpkg.api.actions import resume_command, stop_session
+from fedpkg.api.http import add_api, without_home
 from fedpkg.api.routes import PREFIX
 from fedpkg.dashboard import assets
 from fedpkg.dashboard.access import (
@@ -27,13 +27,14 @@ from fedpkg.dashboard.access import (
     add_headers,
     guard,
 )
-from fedpkg.dashboard.asked import DOWNLOAD, SINCE, Asked, segment_text
+from fedpkg.dashboard.actions import start
+from fedpkg.dashboard.asked import DOWNLOAD, SINCE, Asked, address, segment_text
 from fedpkg.dashboard.downloads import File, part_of
 from fedpkg.dashboard.drawing import draw, draw_refusal, draw_regions
 from fedpkg.dashboard.live import Key, Live, Regions
 from fedpkg.dashboard.reading import Reader
 from fedpkg.dashboard.routes import ROUTES, Route
-from fedpkg.errors import ConfigError, FedpkgError, NotFound, StoreError
+from fedpkg.errors import ConfigError, FedpkgError, NotFound, SessionError, StoreError
 
 if TYPE_CHECKING:
     from fedpkg.api.opening import Opened
@@ -41,6 +42,12 @@ if TYPE_CHECKING:
 _log = logging.getLogger("fedpkg.dashboard")
 _PING_S = 15.0  # a comment on a quiet stream, which finds viewers that are gone
 MOST_STREAMS = 100  # viewers at the same time; each has one open connection
+_ANSWERS: tuple[tuple[type[FedpkgError], int, str], ...] = (
+    (NotFound, 404, "This is not in the home"),
+    (ConfigError, 400, "This address cannot be understood"),
+    (SessionError, 409, "This cannot be done now"),
+    (StoreError, 503, "The home cannot be read"),
+)
 _FOREVER = "private, max-age=31536000, immutable"
 
 
@@ -59,13 +66,15 @@ class Dashboard:
         self._open: dict[Key, tuple[Route, Asked]] = {}  # the pages that have viewers
 
     def application(self) -> web.Application:
-        middlewares = [_told(self._refusal), guard(self._access, self._refusal)]
+        middlewares = [self._answering(), guard(self._access)]
         app = web.Application(middlewares=middlewares, client_max_size=MOST_BODY)
         app.on_response_prepare.append(add_headers)
         app.on_shutdown.append(self._end_streams)
         app.on_cleanup.append(self._close)
         app.router.add_get(STATIC + "{version}/{name}", _static)
         app.router.add_post(SIGN_OUT, self._sign_out)
+        app.router.add_post("/sessions/{session_id}/stop", self._stop)
+        app.router.add_post("/sessions/{session_id}/resume", self._resume)
         add_api(app, self._reader, self._home.absolute())
         for route in ROUTES:
             app.router.add_get(route.path, self._handler(route))
@@ -115,10 +124,55 @@ class Dashboard:
         frame = self._frame(request.get(ROLE, ""))
         return _html(draw_refusal(refused.status, refused.title, refused.words, **frame), refused.status)
 
+    def _answering(self) -> Any:
+        """The middleware that answers errors: with what has happened and what can be done, never with a traceback."""
+
+        @web.middleware
+        async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
+            try:
+                return await handler(request)
+            except web.HTTPException as error:
+                title = {404: "There is no such page", 405: "This address does not take this method"}.get(error.status)
+                return self._refusal(request, Refused(error.status, title or error.reason, ""))
+            except Refused as refused:
+                return self._refusal(request, refused)
+            except FedpkgError as error:
+                return self._refusal(request, self._refused(error))
+            except (asyncio.CancelledError, ConnectionError):
+                raise
+            except Exception:
+                _log.exception("request.failed path=%s", request.path)
+                words = "The error is in the output of fedpkg dashboard; please report it."
+                return self._refusal(request, Refused(500, "This is a fault of fedpkg", words))
+
+        return middleware
+
+    def _refused(self, error: FedpkgError) -> Refused:
+        if isinstance(error, StoreError) and not isinstance(error, NotFound) and not self._reader.has_store():
+            return Refused(200, "No session has run in this home yet", "Start one: fedpkg run RUN.yaml")
+        status, title = 500, "This page cannot be shown"
+        for kind, of_kind, words in _ANSWERS:
+            if isinstance(error, kind):
+                status, title = of_kind, words
+                break
+        told = f"{error.message}\n{error.hint or ''}".strip()
+        return Refused(status, title, without_home(told, self._home.absolute()))
+
     async def _sign_out(self, request: web.Request) -> web.StreamResponse:
         response = _html(draw_refusal(200, "You have signed out", "", **self._frame("")))
         response.del_cookie(self._access.cookie, path="/", httponly=True, samesite="Strict")
         return response
+
+    async def _stop(self, request: web.Request) -> web.StreamResponse:
+        session_id = segment_text(request.match_info["session_id"])
+        await self._reader.call(lambda at: stop_session(at, session_id))
+        return _see(address("sessions", session_id))
+
+    async def _resume(self, request: web.Request) -> web.StreamResponse:
+        session_id = segment_text(request.match_info["session_id"])
+        command = await self._reader.call(lambda at: resume_command(at, session_id))
+        await asyncio.get_running_loop().run_in_executor(None, start, command, self._home)
+        return _see(address("sessions", session_id))
 
     async def _download(self, request: web.Request, route: Route, asked: Asked) -> web.StreamResponse:
         def work(at: Opened) -> File:
@@ -188,6 +242,11 @@ class Dashboard:
         return response
 
 
+def _see(target: str) -> web.Response:
+    """After an action: the page, by GET."""
+    return web.Response(status=303, headers={"Location": target})
+
+
 def _html(text: str, status: int = 200) -> web.Response:
     body = text.encode(errors="backslashreplace")  # no lone surrogate of a client's text fails a page
     return web.Response(body=body, status=status, content_type="text/html", charset="utf-8")
@@ -203,41 +262,6 @@ async def _static(request: web.Request) -> web.StreamResponse:
     if found.is_compressed:
         headers[hdrs.CONTENT_ENCODING] = "gzip"
     return web.Response(body=found.data, content_type=found.kind, charset="utf-8", headers=headers)
-
-
-def _told(refusal: Callable[[web.Request, Refused], web.StreamResponse]) -> Any:
-    """The middleware that answers errors: with what has happened and what can be done, never with a traceback."""
-
-    @web.middleware
-    async def middleware(request: web.Request, handler: Handler) -> web.StreamResponse:
-        try:
-            return await handler(request)
-        except web.HTTPException as error:
-            title = {404: "There is no such page", 405: "This address does not take this method"}.get(error.status)
-            return refusal(request, Refused(error.status, title or error.reason, ""))
-        except Refused as refused:
-            return refusal(request, refused)
-        except FedpkgError as error:
-            return refusal(request, _refused(error))
-        except (asyncio.CancelledError, ConnectionError):
-            raise
-        except Exception:
-            _log.exception("request.failed path=%s", request.path)
-            words = "The error is in the output of fedpkg dashboard; please report it."
-            return refusal(request, Refused(500, "This is a fault of fedpkg", words))
-
-    return middleware
-
-
-def _refused(error: FedpkgError) -> Refused:
-    status, title = 500, "This page cannot be shown"
-    if isinstance(error, NotFound):
-        status, title = 404, "This is not in the home"
-    elif isinstance(error, ConfigError):
-        status, title = 400, "This address cannot be understood"
-    elif isinstance(error, StoreError):
-        status, title = 503, "The home cannot be read"
-    return Refused(status, title, f"{error.message}\n{error.hint or ''}".strip())
 
 
 # ---- its life
