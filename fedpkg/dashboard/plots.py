@@ -45,7 +45,10 @@ def figure(asked: Asked, name: str, chart: Chart, *, target: str = "", size: Siz
     data = msgspec.json.encode(to_plotly(chart)).decode().replace("<", "\\u003c")
     links = Markup(" ").join(_link(asked, name, form) for form in FORMS)
     if target:
-        links = Markup('<a href="{}">More<span class="away"> about {}</span></a> ').format(target, chart.title) + links
+        links = (
+            Markup('<a href="{}">More<span class="away"> about {}</span></a> ').format(target, shown(chart.title))
+            + links
+        )
     return Markup(
         '<figure class="plot {7}" id="plot-{0}" data-plot="{0}" aria-label="{1}">{2}'
         '<script type="application/json" data-about="{3}">{4}</script>'

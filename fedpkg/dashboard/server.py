@@ -6,6 +6,7 @@ import asyncio
 import logging
 import signal
 import socket
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,6 +33,7 @@ from fedpkg.dashboard.asked import DOWNLOAD, SINCE, Asked, address, segment_text
 from fedpkg.dashboard.downloads import File, part_of
 from fedpkg.dashboard.drawing import draw, draw_refusal, draw_regions
 from fedpkg.dashboard.live import Key, Live, Regions
+from fedpkg.dashboard.page import Page
 from fedpkg.dashboard.reading import Reader
 from fedpkg.dashboard.routes import ROUTES, Route
 from fedpkg.errors import ConfigError, FedpkgError, NotFound, SessionError, StoreError
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from fedpkg.api.opening import Opened
 
 _log = logging.getLogger("fedpkg.dashboard")
+KEPT_S = 5.0  # a page's estimates, such as the time left, are not older
+MOST_KEPT = 8  # pages
 _PING_S = 15.0  # a comment on a quiet stream, which finds viewers that are gone
 MOST_STREAMS = 100  # viewers at the same time; each has one open connection
 _ANSWERS: tuple[tuple[type[FedpkgError], int, str], ...] = (
@@ -63,6 +67,7 @@ class Dashboard:
         self._reader = Reader(home)
         self._signal = Reader(home)  # a connection of its own: the change signal does not wait for a page
         self._live = Live(self._stamp, self._regions)
+        self._answers: dict[str, tuple[str, float, Page]] = {}  # by address: stamp, time and page
         self._open: dict[Key, tuple[Route, Asked]] = {}  # the pages that have viewers
 
     def application(self) -> web.Application:
@@ -104,7 +109,18 @@ class Dashboard:
         return handle
 
     def _page(self, route: Route, asked: Asked, stamp: str) -> str:
-        return draw(route, asked, route.answer(asked), **self._frame(asked.role), stamp=stamp)
+        return draw(route, asked, self._answer(route, asked, stamp), **self._frame(asked.role), stamp=stamp)
+
+    def _answer(self, route: Route, asked: Asked, stamp: str) -> Page:
+        """What a page has. It is kept for a moment, for the pictures and files of the page."""
+        key, now = asked.url(), time.monotonic()
+        found = self._answers.pop(key, None)
+        if found is None or not stamp or found[0] != stamp or now - found[1] > KEPT_S:
+            found = stamp, now, route.answer(asked)
+        self._answers[key] = found
+        while len(self._answers) > MOST_KEPT:
+            del self._answers[next(iter(self._answers))]
+        return found[2]
 
     def _frame(self, role: str) -> dict[str, Any]:
         """What the frame of every page needs."""
@@ -175,16 +191,21 @@ class Dashboard:
         return _see(address("sessions", session_id))
 
     async def _download(self, request: web.Request, route: Route, asked: Asked) -> web.StreamResponse:
+        stamp = await self._stamp()
+
         def work(at: Opened) -> File:
             of = asked.on(at)
-            return part_of(of, route.answer(of), asked.get(DOWNLOAD))
+            return part_of(of, self._answer(route, of, stamp), asked.get(DOWNLOAD))
 
         file = await self._reader.call(work)
         disposition = f'attachment; filename="{file.name}"'
         headers = {hdrs.CONTENT_TYPE: file.kind, "Content-Disposition": disposition}
         response = web.StreamResponse(headers={**headers, "Content-Security-Policy": FILE_POLICY})
         await response.prepare(request)
-        while (piece := await self._reader.next_of(file.pieces)) is not None:
+        loop = asyncio.get_running_loop()
+        while piece := await (
+            self._reader.next_of(file.pieces) if file.reads else loop.run_in_executor(None, next, file.pieces, None)
+        ):
             await response.write(piece)
         await response.write_eof()
         return response

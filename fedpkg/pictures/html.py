@@ -94,8 +94,10 @@ def table(
         "<tr>" + "".join(f"<td{look}>{text(cell)}</td>" for cell, look in zip(row, looks, strict=True)) + "</tr>"
         for row in rows
     )
-    scrolled = f' role="region" aria-label="{text(label)}" tabindex="0"' if label else ""
-    return f'<div class="wide"{scrolled}><table><thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody></table></div>'
+    named = f' aria-label="{text(label)}"' if label else ""
+    scrolled = f' role="region"{named} tabindex="0"' if label else ""
+    rows_of = f"<thead><tr>{head}</tr></thead><tbody>\n{body}\n</tbody>"
+    return f'<div class="wide"{scrolled}><table{named}>{rows_of}</table></div>'
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:

@@ -54,7 +54,7 @@
   }
   for (const element of all("[tabindex]")) if (element.tabIndex > 0) wrong.push(`it changes the order of keys: ${told(element)}`);
   for (const element of all("[aria-hidden=true] a, [aria-hidden=true] button")) wrong.push(`it is hidden, but has the focus: ${told(element)}`);
-  for (const element of all("pre, .wide")) {
+  for (const element of all("pre, div.wide")) {
     const scrolls = element.scrollWidth > element.clientWidth + 1 || element.scrollHeight > element.clientHeight + 1;
     if (scrolls && isShown(element) && element.tabIndex < 0) wrong.push(`no key can scroll it: ${told(element)}`);
   }
