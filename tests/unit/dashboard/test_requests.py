@@ -69,7 +69,8 @@ TRICKS = [
     "..%5c..%5cwindows", "%252e%252e%252fetc", "/etc/passwd", "//etc/passwd", "%2Fetc%2Fpasswd", "file:///etc/passwd",
     "state.db", "../state.db", "lock.json", ".", "%00", "a%00.npz", "%0d%0aSet-Cookie:%20a=b", "%ff%fe", "%C0%AE%C0%AE",
     "~", "~root", "-1", "0x10", "1e9", "99999999999999999999", "NaN", "%D9%A1", "*", "%", "%%",
-    "' or '1'='1", "%27%20or%201=1--", "{{7*7777}}", "${7*7777}", "%7B%7B7*7777%7D%7D", "<script>", "%3Cscript%3E", "a" * 3000,
+    "' or '1'='1", "%27%20or%201=1--", "{{7*7777}}", "${7*7777}",
+    "%7B%7B7*7777%7D%7D", "<script>", "%3Cscript%3E", "a" * 3000,
 ]  # fmt: skip
 PLACES = [
     "/sessions/{}", "/sessions/{}/rounds", "/sessions/{session}/rounds/{}", "/sessions/{session}/clients/{}",
