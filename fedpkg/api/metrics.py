@@ -104,6 +104,7 @@ class Curves:
         self.session = at.session(ref)
         self._overview, self._id = at.overview, self.session.session_id
         self._x: dict[Axis, dict[int, float]] = {}
+        self._rows: dict[tuple[str, str], list[MetricRow]] = {}
 
     @cached_property
     def rounds(self) -> list[RoundFacts]:
@@ -138,8 +139,10 @@ class Curves:
     def rows(self, metric: str, phase: Text = "") -> tuple[str, list[MetricRow]]:
         """A phase that has the metric, and its aggregates by round. Raises NotFound."""
         for each in (phase,) if phase else PHASES:
-            rows = self._overview.metric_series(self._id, each, metric, cluster=self._cluster)
-            if found := [*self._former.get((each, metric), ()), *rows]:
+            if (each, metric) not in self._rows:
+                rows = self._overview.metric_series(self._id, each, metric, cluster=self._cluster)
+                self._rows[each, metric] = [*self._former.get((each, metric), ()), *rows]
+            if found := self._rows[each, metric]:
                 return each, found
         known = list(dict.fromkeys(one.metric for one in self.names() if phase in ("", one.phase)))
         where = f" in phase '{phase}'" if phase else ""

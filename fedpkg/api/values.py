@@ -128,9 +128,11 @@ def client_lines(
     session_id = curves.session.session_id
     chosen, _ = curves.rows(metric, phase)
     x = curves.x(axis)
+    found: dict[str, dict[int, float | None]] = {client_id: {} for client_id in clients}
+    for client_id, number, value in _values_of(at, session_id, list(found), chosen, metric):
+        found[client_id][number] = value
     lines = []
-    for client_id in dict.fromkeys(clients):
-        values = dict(_values_of(at, session_id, client_id, chosen, metric))
+    for client_id, values in found.items():
         rounds = [one for one in values if one in x]
         lines.append(
             Line(
@@ -144,18 +146,18 @@ def client_lines(
 
 
 def _values_of(
-    at: Opened, session_id: str, client_id: str, phase: str, metric: str
-) -> Iterator[tuple[int, float | None]]:
-    if phase == "strategy":  # it has no clients
-        return
+    at: Opened, session_id: str, clients: list[str], phase: str, metric: str
+) -> Iterator[tuple[str, int, float | None]]:
+    """Client, round and value, by round; a phase of the strategy has no clients."""
+    told: Iterator[tuple[str, int, Any]] = iter(())
     if phase == "train":
-        for row in at.overview.each_report(session_id, client_id=client_id):
-            if (value := value_at(row.metadata, metric)) is not None:
-                yield row.round_number, finite_number(value)
-        return
-    for one in at.overview.each_validation(session_id, client_id=client_id, phase=phase):
-        if isinstance(one, ValidationRow) and (value := value_at(one.metrics, metric)) is not None:
-            yield one.round_number, finite_number(value)
+        reports = at.overview.each_report(session_id, clients=clients)
+        told = ((row.client_id, row.round_number, row.metadata) for row in reports)
+    elif phase != "strategy":
+        told = at.overview.validations_of_clients(session_id, clients, phase)
+    for client_id, number, tree in told:
+        if (value := value_at(tree, metric)) is not None:
+            yield client_id, number, finite_number(value)
 
 
 def value_at(tree: Any, name: str) -> Any:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -93,6 +94,10 @@ def _number(value: Number, *, log: bool = False) -> float | int | None:
     return float(f"{value:.6g}") if isinstance(value, float) and not value.is_integer() else value
 
 
+def _numbers(values: Sequence[Number], *, log: bool) -> list[float | int | None]:
+    return [_number(value, log=log) for value in values]
+
+
 def _axis(axis: Axis, values: Sequence[Number]) -> Part:
     """An axis with its grid; ``values`` are those that it must hold."""
     found = finite(values)
@@ -127,9 +132,9 @@ def _named_axis(axis: Axis, names: Sequence[str], most: int, room: float = 150) 
 def _lines(chart: LineChart) -> tuple[list[Part], Part]:
     everything = [*chart.faint, *chart.curves]
     spots = [value for curve in everything for value in finite(curve.xs) if not chart.x.log or value > 0]
-    columns = max(20, min(MOST_COLUMNS, MOST_POINTS // 4 // max(1, len(everything))))
-    place = _column(spots, columns, log=chart.x.log)
-    data = [_faint(curve, chart, place) for curve in chart.faint]
+    count = max(20, min(MOST_COLUMNS, MOST_POINTS // 4 // max(1, len(everything))))
+    columns = _Columns(min(spots, default=1.0), max(spots, default=1.0), count, chart.x.log)
+    data = [_faint(curve, chart, columns) for curve in chart.faint]
     if chart.faint:
         look = {"color": _transparent(LIGHT[0], _FAINT), "width": 1}
         entry = {"name": _text(chart.faint_name), "legendgroup": "faint", "showlegend": True, "line": look}
@@ -137,11 +142,11 @@ def _lines(chart: LineChart) -> tuple[list[Part], Part]:
     named: set[str] = set()
     for number, curve in enumerate(chart.curves):
         for band in curve.bands:
-            data.append(_band(curve, band, LIGHT[colour_of(number)], chart, place, is_first=band.name not in named))
+            data.append(_band(curve, band, LIGHT[colour_of(number)], chart, columns, is_first=band.name not in named))
             named.add(band.name)
     listed = len(chart.curves) if len(chart.curves) <= LEGEND_MOST * 2 else LEGEND_MOST
     data += [
-        _curve(number, curve, chart, place, in_legend=number < listed) for number, curve in enumerate(chart.curves)
+        _curve(number, curve, chart, columns, in_legend=number < listed) for number, curve in enumerate(chart.curves)
     ]
     is_readable = len(chart.curves) <= 8 and not chart.faint
     layout = {
@@ -152,24 +157,16 @@ def _lines(chart: LineChart) -> tuple[list[Part], Part]:
     return data, layout
 
 
-def _column(spots: Sequence[float], columns: int, *, log: bool) -> Callable[[float], float]:
-    """The column in which an x lies, as in a picture that is so wide."""
-    low, high = min(spots, default=1.0), max(spots, default=1.0)
-    if log and low < high:
-        return lambda x: (math.log(x) - math.log(low)) / (math.log(high) - math.log(low)) * columns
-    return lambda x: (x - low) / (high - low) * columns if high > low else 0.0
-
-
 Piece: TypeAlias = "list[tuple[float, ...]]"
 
 
 def _pieces(chart: LineChart, xs: Sequence[Number], *heights: Sequence[Number]) -> Iterator[Piece]:
     """Points (x, height …) between the gaps."""
+    columns = [_numbers(xs, log=chart.x.log), *(_numbers(ys, log=chart.y.log) for ys in heights)]
     piece: Piece = []
-    for x, *ys in zip(xs, *heights, strict=True):
-        point = [_number(x, log=chart.x.log), *(_number(y, log=chart.y.log) for y in ys)]
+    for point in zip(*columns, strict=True):
         if None not in point:
-            piece.append(tuple(point))  # type: ignore[arg-type]  # there is no None
+            piece.append(point)
         elif piece:
             yield piece
             piece = []
@@ -177,10 +174,30 @@ def _pieces(chart: LineChart, xs: Sequence[Number], *heights: Sequence[Number]) 
         yield piece
 
 
-def _thinned(piece: Piece, side: int, place: Callable[[float], float]) -> list[tuple[float, float]]:
+@dataclass(frozen=True)
+class _Columns:
+    """Columns of pixels in which at most four points of a curve are kept."""
+
+    low: float
+    high: float
+    count: int
+    is_log: bool
+
+    def place(self, x: float) -> float:
+        low, high = self.low, self.high
+        if low >= high:
+            return 0.0
+        if self.is_log:
+            x, low, high = math.log(x), math.log(low), math.log(high)
+        return (x - low) / (high - low) * self.count
+
+
+def _thinned(piece: Piece, side: int, columns: _Columns) -> list[tuple[float, float]]:
     """The points (x, height) that a picture needs. ``side``: which of the heights, from 1."""
-    kept = kept_of([(place(point[0]), point[side]) for point in piece])
-    return [(piece[number][0], piece[number][side]) for number in kept]
+    points = [(point[0], point[side]) for point in piece]
+    if len(points) <= columns.count:
+        return points
+    return [points[number] for number in kept_of([(columns.place(x), y) for x, y in points])]
 
 
 def _outline(pieces: Sequence[Sequence[tuple[float, float]]]) -> Part:
@@ -189,8 +206,8 @@ def _outline(pieces: Sequence[Sequence[tuple[float, float]]]) -> Part:
     return {"x": [x for x, _ in points], "y": [y for _, y in points]}
 
 
-def _curve(number: int, curve: Curve, chart: LineChart, place: Callable[[float], float], *, in_legend: bool) -> Part:
-    pieces = [_thinned(piece, 1, place) for piece in _pieces(chart, curve.xs, curve.ys)]
+def _curve(number: int, curve: Curve, chart: LineChart, columns: _Columns, *, in_legend: bool) -> Part:
+    pieces = [_thinned(piece, 1, columns) for piece in _pieces(chart, curve.xs, curve.ys)]
     has_markers = sum(map(len, pieces)) <= 30 or any(len(piece) == 1 for piece in pieces)
     colour = LIGHT[colour_of(number)]
     return {
@@ -209,7 +226,7 @@ def _dash(number: int) -> str:
     return ",".join(f"{length}px" for length in dash_of(number).split()) or "solid"
 
 
-def _faint(curve: Curve, chart: LineChart, place: Callable[[float], float]) -> Part:
+def _faint(curve: Curve, chart: LineChart, columns: _Columns) -> Part:
     return {
         "type": "scatter",
         "mode": "lines",
@@ -217,16 +234,14 @@ def _faint(curve: Curve, chart: LineChart, place: Callable[[float], float]) -> P
         "legendgroup": "faint",
         "showlegend": False,
         "line": {"color": _transparent(LIGHT[0], _FAINT), "width": 1},
-        **_outline([_thinned(piece, 1, place) for piece in _pieces(chart, curve.xs, curve.ys)]),
+        **_outline([_thinned(piece, 1, columns) for piece in _pieces(chart, curve.xs, curve.ys)]),
     }
 
 
-def _band(
-    curve: Curve, band: Band, colour: str, chart: LineChart, place: Callable[[float], float], *, is_first: bool
-) -> Part:
+def _band(curve: Curve, band: Band, colour: str, chart: LineChart, columns: _Columns, *, is_first: bool) -> Part:
     """An area, as one closed line for each piece without gaps."""
     pieces = [
-        [*_thinned(piece, 1, place), *reversed(_thinned(piece, 2, place))]
+        [*_thinned(piece, 1, columns), *reversed(_thinned(piece, 2, columns))]
         for piece in _pieces(chart, curve.xs, band.low, band.high)
     ]
     return {

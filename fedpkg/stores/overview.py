@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, TypeVar
 
@@ -14,6 +15,7 @@ from fedpkg.errors import StoreError
 from fedpkg.stores.base import CombinerRow, MetricRow, PackageRow, RoundRow, TaskRow, ValidationRow
 from fedpkg.stores.database import Reader
 from fedpkg.stores.tables import COMBINERS, METRIC_ROWS, PACKAGES, SESSIONS, TASKS, VALIDATIONS, Table, where_of
+from fedpkg.types import Json
 
 Row = TypeVar("Row")
 
@@ -343,13 +345,31 @@ class Overview:
         )
         return total, read
 
-    def each_report(self, session_id: str, *, client_id: str) -> Iterator[ReportFacts]:
-        """What one client reported with its replies, by round."""
+    def validations_of_clients(
+        self, session_id: str, clients: Sequence[str], phase: str
+    ) -> Iterator[tuple[str, int, Json]]:
+        """Client, round and JSON of all validations of some clients, by round; damaged ones are left out."""
+        where, named = where_of({"session_id": session_id, "client_id": clients, "phase": phase})
+        keys = self._database.rows(
+            f"select round_number, task_id, coalesce(length(metrics), 0) from validations{where}"
+            " order by round_number, task_id",
+            named,
+        )
+        for batch in _by_size(keys):
+            where, named = where_of({"task_id": [str(key[1]) for key in batch]})
+            for client_id, number, text in self._database.rows(
+                f"select client_id, round_number, metrics from validations{where} order by round_number, task_id", named
+            ):
+                with suppress(ValueError, TypeError):
+                    yield str(client_id), int(number), json.loads(text)
+
+    def each_report(self, session_id: str, *, clients: Sequence[str]) -> Iterator[ReportFacts]:
+        """What some clients reported with their replies, by round."""
+        where, named = where_of({"tasks.session_id": session_id, "tasks.client_id": clients})
         keys = self._database.rows(
             "select tasks.round_number, tasks.task_id, length(updates.metadata) from updates"
-            " join tasks on tasks.task_id = updates.task_id"
-            " where tasks.session_id = :id and tasks.client_id = :client order by tasks.round_number, tasks.task_id",
-            {"id": session_id, "client": client_id},
+            f" join tasks on tasks.task_id = updates.task_id{where} order by tasks.round_number, tasks.task_id",
+            named,
         )
         for batch in _by_size(keys):
             where, named = where_of({"tasks.task_id": [str(key[1]) for key in batch]})
