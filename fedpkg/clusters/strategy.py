@@ -377,6 +377,8 @@ class _Round:
                 answers = tuple(_Noted(next(others), self.heard) if one is None else one for one in made)
         except StopIteration as end:
             result: StepResult = end.value
+        finally:
+            step.close()
         if join is not None:
             (joined,) = yield [join]
         if joined is None:

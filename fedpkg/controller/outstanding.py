@@ -17,7 +17,10 @@ from fedpkg.transforms.sections import chain_of_sections, sections_of
 from fedpkg.types import ReplyKind
 
 Key: TypeAlias = "tuple[int, str]"  # the request's round and id
-_KEPT = ("payload", "sets", "parameters", "reply", "rest", "required", "use", "payloads", "phase", "as_files")
+_KEPT = (
+    *("payload", "sets", "parameters", "reply", "rest", "required", "use", "payloads", "phase", "as_files"),
+    "contributes",
+)
 """Fields that are not in the request's row. Older states lack the last ones."""
 
 
