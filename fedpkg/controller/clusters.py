@@ -79,7 +79,7 @@ class Clusters:
                     )
                 taken[client_id] = long
             for parent in one.parents:
-                if parent not in self.current:
+                if parent and parent not in self.current:
                     some = ", ".join(sorted(self.current)[:10]) or "none"
                     raise SessionFailed(
                         f"{where_it}: its parent {parent!r:.120} was no cluster of the round before (which had: {some})"
@@ -110,9 +110,9 @@ class Clusters:
                 if row.digest == former.digest and set(one.parents) <= {path}:
                     continue
                 ended.append(former.model_id)
-            parents = [self.current[name].model_id for name in one.parents or (path,) if name in self.current]
-            if not parents and parent is not None:
-                parents = [parent.model_id]
+            of = one.parents or (path if path in self.current else "",)
+            rows = [self.current[name] if name else parent for name in of]
+            parents = [one.model_id for one in rows if one is not None]
             new.append(
                 dataclasses.replace(
                     row,

@@ -270,8 +270,8 @@ class ClusterModel:
     Args:
         clients: the ids of the clients that belong to it now, also those that did not train in this round, and those
             that are held out.
-        parents: the paths of those clusters of the round before from whose models it comes. Empty: the one of the same
-            path, or, if there was none, the session's global model.
+        parents: the paths of those clusters of the round before from whose models it comes; an empty path is the
+            session's global model. Without any: the one of the same path, or, if there was none, the session's.
         num_examples: of what contributed to it in this round.
     """
 

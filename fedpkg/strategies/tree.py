@@ -150,6 +150,11 @@ class TreeStrategy:
                 found[nearest[one.path]] += one.clients
         return {path: tuple(clients) for path, clients in found.items()}
 
+    @functools.cached_property
+    def starting_anew(self) -> frozenset[str]:
+        """The paths of combiners whose own models come from those that they received, and so from the session's."""
+        return frozenset(one.path for one in self.root.everyone() if one.own_model and not one.keeps_model)
+
     def samplers_below(self, combiner: Combiner) -> set[str]:
         """The paths of combiners below that choose their clients themselves."""
         return {one.path for one in combiner.everyone() if one.sampler is not None and one is not combiner}
@@ -175,6 +180,7 @@ class TreeStrategy:
                 path: ClusterModel(
                     one["model"],
                     self.own_clients[path] if path in self.own_clients else tuple(one["clients"]),
+                    parents=("",) if path in work.clusters and path in self.starting_anew else (),
                     num_examples=work.examples.get(path, 0.0),
                 )
                 for path, one in kept.items()

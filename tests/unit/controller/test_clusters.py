@@ -115,7 +115,7 @@ def test_combiners_validate_their_own_models_on_their_subtrees(federation: Feder
     assert [one["client_id"] for one in kiruna.contributors] == ["client-1", "client-2"]
     assert [one["client_id"] for one in north.contributors] == ["client-0", "client-1", "client-2"]
     assert north.num_examples == sum(one["num_examples"] for one in north.contributors)
-    assert kiruna.parents == [f"{session_id}.1/north/kiruna"]
+    assert kiruna.parents == [f"{session_id}.1"], "the model that it received is the session's"
 
 
 @pytest.mark.parametrize(
