@@ -22,6 +22,11 @@ SHORTER: dict[str, dict[str, str]] = {
         "run.yaml   ": "run.yaml rounds=1 clients.count=4   ",
         "rounds=3 clients.count=20": "rounds=1 clients.count=4",
     },
+    "examples/clusters/README.md": {
+        "run run.yaml\n": "run run.yaml rounds=1\n",
+        "rounds=2": "rounds=1",
+    },
+    "examples/experiments/README.md": {"rounds=3": "rounds=1"},
     "examples/first-package/README.md": {"rounds=3 ": "rounds=1 clients.count=2 "},
     "examples/from-fedn/README.md": {
         "python prepare_data.py": "python prepare_data.py && rm -r data/clients/[34]",
@@ -33,6 +38,7 @@ SHORTER: dict[str, dict[str, str]] = {
     },
     "examples/personalised/README.md": {"fedpkg run run.yaml": "fedpkg run run.yaml rounds=1"},
     "examples/robust/README.md": {"rounds=3 validation.every=3": "rounds=1 validation.every=1"},
+    "how-to/find-clusters.md": {"rounds=2": "rounds=1"},
     "tutorials/research-strategy.md": {"rounds=4": "rounds=1 clients.count=4"},
 }
 

@@ -121,6 +121,7 @@ def test_a_resumed_run_has_the_data_and_partial_functions_of_its_beginning_and_t
 
 
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
+@pytest.mark.every_push("forkserver")
 def test_an_isolated_algorithm_cannot_change_the_data_or_read_those_of_another_node(
     federation: Federation, hospitals: Path, executor: str
 ) -> None:

@@ -122,6 +122,7 @@ tell(start=start, values=[*values, random.random(), float({draw})])
     [("numpy", "numpy.random.rand()"), pytest.param("torch", "torch.rand(1)", marks=pytest.mark.slow)],
 )
 @pytest.mark.parametrize("executor", EXECUTORS)
+@pytest.mark.every_push("numpy|forkserver")
 def test_installed_modules_that_draw_when_they_are_imported_change_no_draws(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str, module: str, draw: str
 ) -> None:
