@@ -6,7 +6,7 @@ import glob
 import os
 import re
 import shlex
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -56,6 +56,10 @@ PATHS = (
         "clients.node_config",
         "topology.file",
     ),
+)
+# The same in a combiner of `topology`, which has the keys of `strategy`, `sampler` and `clients.data`.
+_OF_A_COMBINER = tuple(
+    key.removeprefix("clients.") for key in PATHS if key.startswith(("strategy.", "sampler.", "clients.data."))
 )
 
 
@@ -155,7 +159,7 @@ def checked(
     tree = _merge(tree, assignments, places, replaces=replaces, names=names or {})
     _environment_as_text(tree)
     check_shape(tree, RunConfig, places)
-    _absolute_paths(tree, places, elsewhere)
+    absolute_paths(tree, places, elsewhere)
     config = msgspec.convert(tree, RunConfig)
     check_values(config, places)
     check_linked_files(config, places)
@@ -342,7 +346,9 @@ def _environment_as_text(tree: dict[str, Any]) -> None:
                 environment[name] = str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere | None) -> None:
+def absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere | None = None) -> None:
+    """Make the paths in a tree of keys absolute: they are relative to the file that has them."""
+
     def absolute(path: tuple[str, ...], value: str) -> str:
         is_typed = places.line(path) == COMMAND_LINE
         base = str(Path.cwd() if is_typed else Path(places.source_of(path)).parent.absolute())
@@ -379,7 +385,7 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
     trackers = tree.get("tracking")
     number = len(trackers) if isinstance(trackers, list) else 0
     of_trackers = [f"tracking.{place}.{name}" for place in range(number) for name in ("file", "folder")]
-    for key in (*PATHS, *of_trackers):
+    for key in (*PATHS, *of_trackers, *_paths_of_combiners(tree.get("topology"))):
         *sections, last = path = tuple(key.split("."))
         section: Any = tree
         for name in sections:
@@ -394,6 +400,21 @@ def _absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere |
             ]
         elif isinstance(value, str) and value and not _is_a_name(last, value):
             section[last] = absolute(path, value)
+
+
+def _paths_of_combiners(topology: Any) -> Iterator[str]:
+    """Keys that may have a path. A combiner's ``data`` that is text becomes a section."""
+    waiting = [("topology", topology)]
+    while waiting:
+        at, node = waiting.pop()
+        children = node.get("children") if isinstance(node, dict) else None
+        for number, child in enumerate(children if isinstance(children, list) else ()):
+            if isinstance(child, dict):
+                below = f"{at}.children.{number}"
+                if isinstance(child.get("data"), str):
+                    child["data"] = {"dataset": child["data"]}
+                yield from (f"{below}.{key}" for key in _OF_A_COMBINER)
+                waiting.append((below, child))
 
 
 def _is_a_name(key: str, value: str) -> bool:

@@ -61,6 +61,14 @@ class CombinerConfig(Section, frozen=True):
         dict[str, dict[str, Any]],
         about("Arguments of entry points for the clients below it, as in `arguments`.", {"train": {"lr": 0.1}}),
     ] = {}
+    data: Annotated[
+        dict[str, Any] | str | None,
+        about(
+            "A dataset that the clients below it divide among themselves, with the keys of `clients.data`; other keys "
+            "than `dataset` come from the combiner above, and at the top from `clients.data`.",
+            {"dataset": "south.npz"},
+        ),
+    ] = None
 
 
 class InferConfig(Section, frozen=True):
@@ -142,10 +150,16 @@ class TopologyConfig(Section, frozen=True):
     ] = None
     by: Annotated[
         str | None,
-        about("An attribute of `clients.entities`: a combiner for each of its values.", "country"),
+        about(
+            "A combiner for each value of an attribute of `clients.entities`, or of a column of the dataset in "
+            "`clients.data` that has one value within each client's examples; `top_label`: for each label, with the "
+            "clients that have it most often.",
+            "country",
+        ),
     ] = None
     then: Annotated[
-        list[str], about("With `by`: attributes whose values make the combiners below, and below those.", ["region"])
+        list[str],
+        about("With `by`: attributes or columns whose values make the combiners below, and below those.", ["region"]),
     ] = []
     source: Annotated[
         Literal["entities"] | None,

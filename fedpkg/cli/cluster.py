@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fedpkg.clusters.tree import Clustering
+    from fedpkg.config import RunConfig
+    from fedpkg.strategies.tree import TreeStrategy
     from fedpkg.topology.telling import Told
 
 
@@ -222,12 +224,10 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
 
 def _told(settings: Settings, ref: str, changes: tuple[str, ...]) -> tuple[Sequence[Told], Clustering | None]:
     """The combiners, and how clusters were found, if they are clusters that were found."""
-    from fedpkg.data.clients import client_names
     from fedpkg.errors import ConfigError
     from fedpkg.session.clustering import is_inferred, tree_of_session
     from fedpkg.session.configuration import load
     from fedpkg.session.record import find_session
-    from fedpkg.topology.building import tree_of
     from fedpkg.topology.telling import told
 
     clusters = None
@@ -239,10 +239,10 @@ def _told(settings: Settings, ref: str, changes: tuple[str, ...]) -> tuple[Seque
                 hint="fedpkg cluster check RUN.yaml, and after its run: fedpkg cluster tree SESSION",
                 key="topology.infer",
             )
-        found = tree_of(config, client_names(config.clients))
+        found = _of_file(config)
     else:
-        with settings.reading() as (_, store):
-            found, clusters = tree_of_session(store, find_session(store, ref))
+        with settings.reading() as (home, store):
+            found, clusters = tree_of_session(store, find_session(store, ref), home.root)
     if found is None:
         raise ConfigError(
             f"{ref} has no tree of combiners: the controller combines all updates",
@@ -250,3 +250,19 @@ def _told(settings: Settings, ref: str, changes: tuple[str, ...]) -> tuple[Seque
             key="topology",
         )
     return told(found.root), clusters
+
+
+def _of_file(config: RunConfig) -> TreeStrategy | None:
+    """The tree of a run.yaml. The dataset is read, and not divided into files, if the tree or the clients need it."""
+    from fedpkg.data.clients import client_names, numbered_ids
+    from fedpkg.topology.building import facts_of, needs_split, shares_of, tree_of
+
+    clients = config.clients
+    if clients.data is None or not needs_split(config):
+        shares_of(config)
+        return tree_of(config, client_names(clients))
+    from fedpkg.data.split import look_at
+
+    ids = client_names(clients) if clients.entities is not None else numbered_ids(clients.count or 0)
+    split = look_at(clients.data, len(ids) or None, seed=config.seed, facts=facts_of(config))
+    return tree_of(config, ids or numbered_ids(len(split.partitions)), manifest=lambda: split)

@@ -98,7 +98,7 @@ def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_
     from fedpkg.topology.telling import ROOT, indented
 
     combiners = store.list_combiners(session.session_id, round_number=round_number)
-    tree, _ = tree_of_session(store, session)
+    tree, _ = tree_of_session(store, session, settings.home_path)
     if tree is None:
         raise ConfigError(
             f"session {session.session_id} has no tree of combiners",

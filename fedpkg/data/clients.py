@@ -8,12 +8,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from fedpkg.config import ClientsConfig
+from fedpkg.config import ClientsConfig, DataConfig
 from fedpkg.data.base import ClientData
 from fedpkg.data.entities import Entities, Entity, entities_of
-from fedpkg.data.split import split_dataset
+from fedpkg.data.split import PartitionFile, split_dataset
 from fedpkg.errors import DataError, nearest
 from fedpkg.files import natural_order
 
@@ -28,6 +30,8 @@ def prepare_clients(
     seed: int,
     check: Callable[[], None] = lambda: None,
     isolated: bool = False,
+    shares: Sequence[DataShare] = (),
+    facts: Sequence[str] = (),
 ) -> list[ClientData]:
     """All clients, in the order of their partition ids; data that fedpkg splits is on disk afterwards.
 
@@ -41,6 +45,8 @@ def prepare_clients(
     Args:
         check: Called before each file that is written. If it raises, the split is undone.
         isolated: Whether the clients' tasks see only their own files.
+        shares: Datasets that each are divided among some of the clients, instead of ``data`` among all.
+        facts: See `fedpkg.data.split.split_dataset`.
 
     Raises:
         DataError: If nothing matches, a name cannot be an id, or the dataset cannot be read or split.
@@ -50,17 +56,44 @@ def prepare_clients(
         return _of_folders(clients, clients.folders, entities)
     found = None if entities is None else _first(clients, entities)
     count = clients.count if found is None else len(found)
-    if clients.data is None:
-        paths: Sequence[Path | None] = [one.data for one in found] if found is not None else [None] * (count or 0)
-        sizes: Sequence[int | None] = [None] * len(paths)
-    else:
-        files = split_dataset(clients.data, count, cache=cache, seed=seed, check=check, isolated=isolated)
+    paths: Sequence[Path | None]
+    sizes: Sequence[int | None]
+    names = [] if found is None else [one.entity_id for one in found]
+    if shares:
+        names = names or numbered_ids(count or 0)
+        files = _of_shares(shares, names, cache=cache, seed=seed, check=check, isolated=isolated)
         paths, sizes = [file.path for file in files], [file.num_examples for file in files]
-    names = numbered_ids(len(paths)) if found is None else [one.entity_id for one in found]
+    elif clients.data is None:
+        paths = [one.data for one in found] if found is not None else [None] * (count or 0)
+        sizes = [None] * len(paths)
+    else:
+        files = split_dataset(clients.data, count, cache=cache, seed=seed, check=check, isolated=isolated, facts=facts)
+        paths, sizes = [file.path for file in files], [file.num_examples for file in files]
+    names = names or numbered_ids(len(paths))
     return [
         ClientData(name, k, len(paths), path, size)
         for k, (name, path, size) in enumerate(zip(names, paths, sizes, strict=True))
     ]
+
+
+@dataclass(frozen=True)
+class DataShare:
+    """Clients that divide one dataset among themselves. ``where``: what sets it, for messages."""
+
+    data: DataConfig
+    clients: tuple[str, ...]
+    where: str
+
+
+def _of_shares(shares: Sequence[DataShare], names: Sequence[str], **options: Any) -> list[PartitionFile]:
+    files: dict[str, PartitionFile] = {}
+    for share in shares:
+        try:
+            found = split_dataset(share.data, len(share.clients), **options)
+        except DataError as error:
+            raise DataError(f"{share.where}: {error.message}", hint=error.hint, **error.fields) from error
+        files.update(zip(share.clients, found, strict=True))
+    return [files[name] for name in names]
 
 
 def client_names(clients: ClientsConfig) -> list[str]:

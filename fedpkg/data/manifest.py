@@ -44,6 +44,7 @@ class Manifest:
         counts: For each part (train, test …) the number of examples by client and label.
         sizes: For each part the number of examples by client.
         dropped: For each split the number of examples that no client got.
+        facts: By the name of a column, the value that the training examples of each client share.
         more: Other files in the folder, to which references lead.
     """
 
@@ -58,9 +59,16 @@ class Manifest:
     sizes: dict[str, list[_Number]] = field(default_factory=dict)
     dropped: dict[str, _Number] = field(default_factory=dict)
     more: list[Entry] = field(default_factory=list)
+    facts: dict[str, list[str]] = field(default_factory=dict)
 
     def write(self, folder: Path) -> None:
         (folder / NAME).write_text(json.dumps(asdict(self), indent=1, ensure_ascii=False), encoding="utf-8")
+
+    def top_labels(self) -> list[str] | None:
+        """The label that most training examples of each client have, the first of several; None: there are none."""
+        if self.labels is None or not (counts := self.counts.get("train")):
+            return None
+        return [str(self.labels[max(range(len(row)), key=row.__getitem__)]) for row in counts]
 
     def problem(self) -> str | None:
         """What contradicts itself, in words; None: nothing."""
@@ -75,6 +83,9 @@ class Manifest:
         for part, sizes in self.sizes.items():
             if len(sizes) != num_clients:
                 return f"sizes.{part} are not those of {num_clients} clients"
+        for name, values in self.facts.items():
+            if len(values) != num_clients:
+                return f"facts.{name} are not those of {num_clients} clients"
         return None
 
 

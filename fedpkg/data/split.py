@@ -8,7 +8,7 @@ import logging
 import os
 import re
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -20,7 +20,7 @@ from fedpkg.config import NAMED_DATASETS, DataConfig
 from fedpkg.config_shape import Places
 from fedpkg.data.assignment import Assignment, assign
 from fedpkg.data.client_files import can_be_mapped, lost_source, source_of, write_copy, write_files, write_references
-from fedpkg.data.manifest import FORMAT, MAX_CELLS, NAME, Manifest, changed_file, check_unchanged, read_manifest
+from fedpkg.data.manifest import FORMAT, MAX_CELLS, NAME, Entry, Manifest, changed_file, check_unchanged, read_manifest
 from fedpkg.data.partitioners.registry import resolve_partition
 from fedpkg.data.sources.base import Dataset
 from fedpkg.data.sources.opening import OpenedSource
@@ -55,6 +55,7 @@ def split_dataset(
     seed: int,
     check: Callable[[], None] = lambda: None,
     isolated: bool = False,
+    facts: Sequence[str] = (),
 ) -> list[PartitionFile]:
     """Split a dataset into ``<cache>/<digest of dataset and settings>/<k>.npz`` (or .pt, .safetensors, .json).
 
@@ -69,11 +70,12 @@ def split_dataset(
         num_partitions: None: the partitioner tells it (``natural_id``).
         check: See `fedpkg.data.clients.prepare_clients`.
         isolated: Tasks see only their own files: each client gets a file, also if ``data.form`` is ``references``.
+        facts: Columns whose value the training examples of each client share; the manifest gets these values.
 
     Raises:
         DataError: The dataset cannot be read or split, changed meanwhile, or does not fit on the disk.
     """
-    split = _Split.of(data, num_partitions, seed, "files" if isolated else data.form)
+    split = _Split.of(data, num_partitions, seed, "files" if isolated else data.form, facts)
     folder = cache / split.name
     if (files := _complete(folder)) is not None:
         return files
@@ -86,6 +88,14 @@ def split_dataset(
     files = _complete(folder)
     assert files is not None
     return files
+
+
+def look_at(data: DataConfig, num_partitions: int | None, *, seed: int, facts: Sequence[str] = ()) -> Manifest:
+    """The manifest of a split that is not written: it has no digests. Raises DataError as `split_dataset`."""
+    split = _Split.of(data, num_partitions, seed, data.form, facts)
+    dataset, found = split.divided()
+    entries = [Entry("", 0, len(one.parts["train"][1])) for one in found.shares]
+    return split.manifest(dataset, found, entries)
 
 
 def split_into(folder: Path, data: DataConfig, num_partitions: int | None, *, seed: int) -> bool:
@@ -169,15 +179,21 @@ class _Split:
     seed: int
     within: Mapping[str, float]
     form: Literal["files", "references"]
+    facts: tuple[str, ...] = ()
 
     @classmethod
     def of(
-        cls, data: DataConfig, num_partitions: int | None, seed: int, form: Literal["files", "references"]
+        cls,
+        data: DataConfig,
+        num_partitions: int | None,
+        seed: int,
+        form: Literal["files", "references"],
+        facts: Sequence[str] = (),
     ) -> _Split:
         settings = resolve_partition(data.partition, _PLACES)
         given = settings["seed"]
         seed = given if isinstance(given, int) else seed
-        source = OpenedSource(data.dataset, by=settings["by"])
+        source = OpenedSource(data.dataset, by=settings["by"], columns=facts)
         key = {
             "format": FORMAT,
             "dataset": _of_dataset(data.dataset, source.fingerprint()),
@@ -187,7 +203,8 @@ class _Split:
         }
         key |= {"within": data.within} if data.within else {}
         key |= {"form": form} if form != "files" else {}
-        return cls(source, settings, key, num_partitions, seed, data.within, form)
+        key |= {"facts": list(facts)} if facts else {}
+        return cls(source, settings, key, num_partitions, seed, data.within, form, tuple(facts))
 
     @property
     def name(self) -> str:
@@ -213,21 +230,29 @@ class _Split:
         fsync_folder(folder.parent)
 
     def _write(self, folder: Path, check: Callable[[], None], copies: Path | None) -> None:
-        dataset = self.source.read()
-        about, digest = self.source.about, self.source.fingerprint()
-        found = assign(dataset, self.settings, self.num_partitions, self.seed, within=self.within, about=about)
+        dataset, found = self.divided()
         if self.form == "references":
             file = self._mapped(dataset, folder if copies is None else copies)
-            entries, more = write_references(found, folder, source=file, digest=digest, check=check)
+            entries, more = write_references(found, folder, source=file, digest=self.source.fingerprint(), check=check)
         else:
             self._check_space(dataset, folder)
             entries, more = write_files(dataset, found, folder, seed=self.seed, check=check), []
+        self.manifest(dataset, found, entries, more).write(folder)
+
+    def divided(self) -> tuple[Dataset, Assignment]:
+        dataset = self.source.read()
+        about = self.source.about
+        return dataset, assign(dataset, self.settings, self.num_partitions, self.seed, within=self.within, about=about)
+
+    def manifest(
+        self, dataset: Dataset, found: Assignment, entries: list[Entry], more: Sequence[Entry] = ()
+    ) -> Manifest:
         labels, counts = _counts(dataset, found)
         sizes = {part: [len(one.parts[part][1]) for one in found.shares] for part in found.shares[0].parts}
-        Manifest(
+        return Manifest(
             self.key,
             entries,
-            source={"dataset": about, "digest": digest},
+            source={"dataset": self.source.about, "digest": self.source.fingerprint()},
             scheme={**{name: value for name, value in self.settings.items() if value is not None}, "seed": self.seed},
             within=dict(self.within),
             form=self.form,
@@ -235,8 +260,9 @@ class _Split:
             counts=counts,
             sizes=sizes,
             dropped={split: number for split, number in found.dropped.items() if number},
-            more=more,
-        ).write(folder)
+            more=list(more),
+            facts={name: _fact(dataset, found, name, self.source.about) for name in self.facts},
+        )
 
     def _mapped(self, dataset: Dataset, copies: Path) -> Path:
         """The file to which references lead: the source's own if its arrays can be mapped, or else one copy."""
@@ -291,6 +317,24 @@ def _counts(dataset: Dataset, found: Assignment) -> tuple[list[Any] | None, dict
             counts.setdefault(part, []).append(row)
     labels = [dataset.classes[value] if dataset.classes else _plain(value) for value in values.tolist()]
     return labels, counts
+
+
+def _fact(dataset: Dataset, found: Assignment, name: str, about: str) -> list[str]:
+    """The value of a column that the training examples of each client share. Raises DataError: some do not."""
+    column, texts = dataset.column(name, "train", f"dataset {about}"), dataset.texts.get(name)
+    values = []
+    for k, share in enumerate(found.shares):
+        indices = np.concatenate([part for split, part in share.parts.values() if split == "train"])
+        own = [str(_plain(value) if texts is None else texts[value]) for value in np.unique(column[indices]).tolist()]
+        if len(own) != 1:
+            some = f"{len(own)} values of it ({', '.join(own[:3])}{' …' * (len(own) > 3)})" if own else "no examples"
+            raise DataError(
+                f"dataset {about}: the column '{name}' tells no place of the client {k} in the tree: it has {some}",
+                hint="divide the dataset by a column within whose values this one is the same, such as "
+                "clients.data.partition='{name: natural_id, by: hospital}'",
+            )
+        values += own
+    return values
 
 
 def _plain(value: Any) -> Any:

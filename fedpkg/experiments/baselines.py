@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from fedpkg.config import RunConfig, dump_config
 from fedpkg.config_reading import config_of
 from fedpkg.errors import ConfigError
+from fedpkg.topology.section import sets_data
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -38,6 +39,12 @@ def baseline_configs(
     """
     if config.rounds is None:
         raise ConfigError("a baseline needs a number of rounds, but the configuration has rounds: null", key="rounds")
+    if sets_data(config.topology):
+        raise ConfigError(
+            "a baseline needs one dataset for all clients, but combiners of the topology have data of their own",
+            hint="remove the baseline, or set clients.data alone",
+            key="topology",
+        )
     share, names = _share_and_clients(config, cache)
     rounds = max(1, round(config.rounds * share))
     if baseline == "centralised":
@@ -98,6 +105,6 @@ def _configuration(config: RunConfig, rounds: int, changes: dict[str, Any]) -> R
     for key, value in changes.items():
         has_fixed_keys = key in ("clients", "validation")
         tree[key] = {**tree[key], **value} if has_fixed_keys else value
-    tree |= {"strategy": {"name": "fedavg"}, "clock": None, "replay": None, "rounds": rounds}
+    tree |= {"strategy": {"name": "fedavg"}, "topology": None, "clock": None, "replay": None, "rounds": rounds}
     tree["round"] = {**tree["round"], "required": 1}
     return config_of(tree, resolve=resolved)

@@ -141,6 +141,7 @@ def _clients(
     """The clients with their data. Raises an error or warns about problems that are visible before the run."""
     here.watch(Preparing(what="the clients' data"))
     from fedpkg.data.clients import prepare_clients
+    from fedpkg.topology.building import facts_of, shares_of
 
     clients = prepare_clients(
         config.clients,
@@ -148,6 +149,8 @@ def _clients(
         seed=config.seed,
         check=here.control.check,
         isolated=config.isolate.enabled,
+        shares=shares_of(config),
+        facts=facts_of(config),
     )
     check_clients(config, [client.client_id for client in clients], strategy, sampler)
     warn_of_level([client.path for client in clients])

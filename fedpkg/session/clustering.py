@@ -40,10 +40,10 @@ def combined(config: RunConfig, client_ids: Sequence[str], data: Sequence[Path |
         ConfigError: the tree, or the way in which clusters are to be found, cannot be.
         DataError: a pattern matches no client, or the file of entities or the split is wrong.
     """
-    from fedpkg.topology.building import tree_of, tree_of_clusters
+    from fedpkg.topology.building import manifest_of, tree_of, tree_of_clusters
 
     if not is_inferred(config):
-        return tree_of(config, client_ids)
+        return tree_of(config, client_ids, manifest=lambda: manifest_of(config, data[0]))
     assert config.topology is not None
     from fedpkg.clusters.from_scipy import check_scipy
     from fedpkg.clusters.strategy import ClusteredStrategy
@@ -81,19 +81,26 @@ def combined(config: RunConfig, client_ids: Sequence[str], data: Sequence[Path |
     return found
 
 
-def tree_of_session(store: StateStore, session: SessionRow) -> tuple[TreeStrategy | None, Clustering | None]:
+def tree_of_session(
+    store: StateStore, session: SessionRow, root: Path
+) -> tuple[TreeStrategy | None, Clustering | None]:
     """The tree of a session; of one that finds clusters, that of the newest ones, and how they were found.
+
+    Args:
+        root: of the session's home.
 
     Raises:
         SessionError: no clusters have been found yet.
     """
     from fedpkg.clusters.tree import Clustering
-    from fedpkg.topology.building import tree_of, tree_of_clusters
+    from fedpkg.topology.building import manifest_of, tree_of, tree_of_clusters
 
     config = config_from_json(session.config)
-    ids = [client.client_id for client in store.list_clients(session.session_id)]
+    clients = store.list_clients(session.session_id)
+    ids = [client.client_id for client in clients]
     if not is_inferred(config):
-        return tree_of(config, ids), None
+        path = next((root / one.data_path for one in clients[:1] if one.data_path is not None), None)
+        return tree_of(config, ids, manifest=lambda: manifest_of(config, path)), None
     saved = store.load_strategy_state(session.session_id)
     state: Any = {} if saved is None else saved[1].get(INFER, {})
     if "found" not in state:

@@ -148,10 +148,19 @@ def check_data(home: Home, clients: list[ClientRow], config: RunConfig) -> None:
                 hint="put it back, or start a new run",
                 client_id=client.client_id,
             )
-    if config.clients.data is not None and clients and clients[0].data_path is not None:
-        from fedpkg.data.split import check_split
+    divided = []
+    if config.topology is not None:
+        from fedpkg.topology.building import shares_of
 
-        check_split(config.clients.data, (home.root / clients[0].data_path).parent)
+        divided = [(share.data, share.clients[0]) for share in shares_of(config)]
+    paths = {client.client_id: client.data_path for client in clients}
+    if not divided and config.clients.data is not None and clients:
+        divided = [(config.clients.data, clients[0].client_id)]
+    for data, name in divided:
+        if (path := paths[name]) is not None:
+            from fedpkg.data.split import check_split
+
+            check_split(data, (home.root / path).parent)
 
 
 def warn_of_other_files(config: RunConfig) -> None:

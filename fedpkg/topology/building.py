@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import msgspec
 
-from fedpkg.config import RunConfig
-from fedpkg.data.clients import matching
+from fedpkg.config import DataConfig, RunConfig
+from fedpkg.data.clients import DataShare, client_names, matching
 from fedpkg.data.entities import Entities, as_text, entities_of
+from fedpkg.data.manifest import Manifest, read_manifest
 from fedpkg.errors import ConfigError
 from fedpkg.samplers import make_sampler
 from fedpkg.strategies import make_strategy
 from fedpkg.strategies.base import LONGEST_NAME, LONGEST_PATH, Strategy, is_name
 from fedpkg.strategies.traits import traits_of
 from fedpkg.strategies.tree import Combiner, TreeStrategy
+from fedpkg.topology.section import sets_data
+
+TOP_LABEL = "top_label"
 
 
 @dataclass
@@ -30,13 +36,116 @@ class _Node:
     children: list[_Node] = field(default_factory=list)
 
 
-def tree_of(config: RunConfig, client_ids: Sequence[str]) -> TreeStrategy | None:
+def tree_of(
+    config: RunConfig, client_ids: Sequence[str], *, manifest: Callable[[], Manifest] | None = None
+) -> TreeStrategy | None:
     """The strategy of the session's tree of combiners; None: it has no ``topology``.
+
+    Args:
+        manifest: of the split of ``clients.data``; it is asked for `facts_of`.
 
     Raises:
         ConfigError: a client is in no place or in two, a combiner has none below it, or what it sets cannot be.
         DataError: a pattern matches no client, or the file of entities is wrong.
     """
+    root = _placed(config, client_ids, manifest)
+    return None if root is None else TreeStrategy(_made(root, config))
+
+
+def facts_of(config: RunConfig) -> list[str]:
+    """The columns of the dataset by which the tree places clients; they are no attributes of entities."""
+    entities = entities_of(config.clients) if _by(config) else None
+    return [name for name in _by(config) if name != TOP_LABEL and not (entities and name in entities.attributes)]
+
+
+def needs_split(config: RunConfig) -> bool:
+    """Whether the tree places clients by the split of their data."""
+    return bool(facts_of(config)) or TOP_LABEL in _by(config)
+
+
+def manifest_of(config: RunConfig, path: Path | None) -> Manifest:
+    """The manifest of a session's split, of which ``path`` is a client's file. Raises DataError: it is gone."""
+    if config.clients.data is None or path is None:
+        name = next(iter(_by(config)))
+        raise ConfigError(
+            f"topology.by: {name!r} is no attribute of entities, and the run has no dataset with such a column",
+            hint="clients.entities=entities.yaml, a file with the clients and their attributes; or clients.data, a "
+            "dataset that is divided among them",
+            key="topology.by",
+        )
+    return read_manifest(path.parent)
+
+
+def shares_of(config: RunConfig) -> list[DataShare]:
+    """Which clients divide which dataset, if combiners of the tree set ``data``; empty: none does.
+
+    A client takes part in the one that the nearest combiner above it sets, or else in ``clients.data``.
+
+    Raises:
+        ConfigError: clients would have no data, or data from two sources. Otherwise as `tree_of`.
+    """
+    if not sets_data(config.topology):
+        return []
+    client_ids = client_names(config.clients)
+    root = _placed(config, client_ids, None)
+    assert root is not None
+    own = config.clients.data
+    above = {} if own is None else msgspec.to_builtins(own)
+    found: dict[str, tuple[dict[str, Any], list[str]]] = {"": (above, [])}
+    waiting = [(root, "")]
+    while waiting:
+        node, nearest_path = waiting.pop()
+        if node.given.get("data"):
+            found[node.path] = {**found[nearest_path][0], **node.given["data"]}, []
+            nearest_path = node.path
+        found[nearest_path][1].extend(node.clients)
+        waiting.extend((child, nearest_path) for child in reversed(node.children))
+    _check_data(config, found)
+    places = {name: number for number, name in enumerate(client_ids)}
+    return [
+        DataShare(
+            msgspec.convert(data, DataConfig),
+            tuple(sorted(clients, key=places.__getitem__)),
+            f"topology, combiner {path}, data" if path else "clients.data",
+        )
+        for path, (data, clients) in found.items()
+        if clients
+    ]
+
+
+def _check_data(config: RunConfig, found: Mapping[str, tuple[Mapping[str, Any], Sequence[str]]]) -> None:
+    path = next(path for path in found if path)
+    where, clients = f"topology, combiner {path}: its 'data'", config.clients
+    entities = entities_of(clients)
+    if clients.folders is not None or (entities and any(one.data is not None for one in entities.clients)):
+        given_by = "clients.folders" if clients.folders is not None else "the file of entities"
+        raise ConfigError(
+            f"{where} would replace the data that {given_by} gives the clients", hint="remove one", key="topology"
+        )
+    if clients.data is None and (without := found[""][1]):
+        raise ConfigError(
+            f"{where} is for the clients below it, and {without[0]} has no data",
+            hint="set clients.data, for all clients without data of a combiner",
+            key="topology",
+        )
+    of_dataset: dict[str, str] = {}
+    for path, (data, members) in found.items():
+        if members and (other := of_dataset.setdefault(json.dumps(data["dataset"], sort_keys=True), path)) != path:
+            two = f"{other} and {path}" if other else f"{path} and clients.data"
+            raise ConfigError(
+                f"topology: {two} divide the same dataset, so that their clients would share examples",
+                hint="set it once, at a combiner above both or in clients.data: all clients there divide it",
+                key="topology",
+            )
+
+
+def _by(config: RunConfig) -> list[str]:
+    section: Mapping[str, Any] = config.topology or {}
+    return [str(section["by"]), *section.get("then", [])] if section.get("by") else []
+
+
+def _placed(config: RunConfig, client_ids: Sequence[str], manifest: Callable[[], Manifest] | None) -> _Node | None:
+    """The combiners, each with the clients directly below it."""
     section = config.topology
     if section is None:
         return None
@@ -44,13 +153,14 @@ def tree_of(config: RunConfig, client_ids: Sequence[str]) -> TreeStrategy | None
     defaults: dict[str, Any] = section.get("defaults") or {}  # type: ignore[assignment]
     if section.get("fanout"):
         _fan_out(root, section["fanout"], client_ids, defaults)  # type: ignore[arg-type]
-    elif section.get("by") or section.get("from"):
+    elif section.get("from"):
         entities = _entities(config, client_ids)
-        by = [str(section["by"]), *section.get("then", [])] if section.get("by") else None  # type: ignore[misc]
-        _by_entities(root, entities, client_ids, by, defaults)
+        _by_steps(root, {name: entities.parents_of(name) for name in client_ids}, defaults)
+    elif section.get("by"):
+        _by_steps(root, _values(config, client_ids, manifest), defaults)
     else:
         _declared(root, section, client_ids, config)
-    return TreeStrategy(_made(root, config))
+    return root
 
 
 def tree_of_clusters(
@@ -168,14 +278,12 @@ def _entities(config: RunConfig, client_ids: Sequence[str]) -> Entities:
     return entities
 
 
-def _by_entities(
-    root: _Node, entities: Entities, client_ids: Sequence[str], by: Sequence[str] | None, defaults: Mapping[str, Any]
-) -> None:
+def _by_steps(root: _Node, steps: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> None:
+    """Make the combiners on the way down to each client."""
     nodes = {"": root}
-    for name in client_ids:
-        steps = entities.parents_of(name) if by is None else [_value(entities, name, one) for one in by]
+    for name, names in steps.items():
         at = root
-        for step in steps:
+        for step in names:
             path = _below(at.path, step)
             if path not in nodes:
                 _check_names(at, [step])
@@ -185,8 +293,35 @@ def _by_entities(
         at.clients.append(name)
 
 
+def _values(
+    config: RunConfig, client_ids: Sequence[str], manifest: Callable[[], Manifest] | None
+) -> dict[str, list[str]]:
+    """By client, the values of the attributes and columns in ``by`` and ``then``."""
+    found: dict[str, list[str]] = {name: [] for name in client_ids}
+    entities = entities_of(config.clients)
+    split: Manifest | None = None
+    for name in _by(config):
+        if entities is not None and (name in entities.attributes or config.clients.data is None):
+            for client_id in client_ids:
+                found[client_id].append(_value(entities, client_id, name))
+            continue
+        split = split or (manifest() if manifest is not None else manifest_of(config, None))
+        column = split.top_labels() if name == TOP_LABEL else split.facts.get(name)
+        if column is None or len(column) != len(client_ids):
+            what = "its examples have not one label each" if name == TOP_LABEL else f"it has no column {name!r}"
+            raise ConfigError(
+                f"topology.by: the split of {split.source.get('dataset', 'the dataset')} places no clients by "
+                f"{name!r}: {what}",
+                hint="name an attribute of entities or a column of the dataset",
+                key="topology.by",
+            )
+        for client_id, value in zip(client_ids, column, strict=True):
+            found[client_id].append(value)
+    return found
+
+
 def _value(entities: Entities, name: str, attribute: str) -> str:
-    value = entities.attributes_of(name).get(attribute)
+    value = entities.attributes_of(name).get(attribute) if name in entities else None
     if value is None:
         known = ", ".join(entities.attributes)
         raise ConfigError(

@@ -6,6 +6,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from fedpkg.config import DataConfig
+from fedpkg.config_reading import absolute_paths
 from fedpkg.config_shape import Places, check_shape
 from fedpkg.config_topology import CombinerConfig, TopologyConfig
 from fedpkg.errors import ConfigError
@@ -57,12 +59,17 @@ def resolve_topology(section: Mapping[str, Json], places: Places) -> dict[str, J
     if isinstance(defaults := found.get("defaults"), dict) and defaults:
         at = (*root, "defaults")
         check_shape({"name": "each", **defaults}, CombinerConfig, places, at)
-        if wrong := next((key for key in ("name", "clients", "children") if key in defaults), None):
+        if wrong := next((key for key in ("name", "clients", "children", "data") if key in defaults), None):
             raise ConfigError(
                 f"{places.where((*at, wrong))}: 'defaults' cannot have '{wrong}'", key="topology.defaults"
             )
         _resolve_parts(defaults, places, at)
     return found
+
+
+def sets_data(section: Mapping[str, Json] | None) -> bool:
+    """Whether a combiner has ``data``."""
+    return any(node.get("data") for _, node in _nodes(dict(section or {})))
 
 
 def _from_file(section: Mapping[str, Json], places: Places) -> tuple[Mapping[str, Json], Places]:
@@ -85,7 +92,9 @@ def _from_file(section: Mapping[str, Json], places: Places) -> tuple[Mapping[str
     found = tree.get("topology") if isinstance(tree, dict) else None
     if not isinstance(found, dict) or "file" in found:
         raise ConfigError(f"{path}: there is no section 'topology' that describes a tree", key="topology.file")
-    return found, Places(str(path), lines)
+    places = Places(str(path.absolute()), lines)
+    absolute_paths({"topology": found}, places)
+    return found, places
 
 
 def _resolve_parts(node: dict[str, Any], places: Places, at: tuple[str, ...]) -> None:
@@ -95,6 +104,28 @@ def _resolve_parts(node: dict[str, Any], places: Places, at: tuple[str, ...]) ->
     for key, resolve in (("strategy", resolve_strategy), ("sampler", resolve_sampler)):
         if (part := node.get(key)) is not None:
             node[key] = resolve({"name": part} if isinstance(part, str) else part, places, (*at, key))
+    if (data := node.get("data")) is not None:
+        data = {"dataset": data} if isinstance(data, str) else data
+        node["data"] = _resolved_data(data, places, (*at, "data"))
+
+
+def _resolved_data(data: dict[str, Any], places: Places, at: tuple[str, ...]) -> dict[str, Any]:
+    """The section ``data`` of a combiner; keys that it does not have are left out, as they come from above."""
+    from fedpkg.data.partitioners import resolve_partition  # here: it imports NumPy
+    from fedpkg.data.sources.registry import resolve_dataset
+
+    if "dataset" not in data:
+        raise ConfigError(
+            f"{places.where(at)}: 'data' of a combiner names no 'dataset'",
+            hint="the dataset above it is divided among all clients there at once, by one partition; name a dataset "
+            "that the clients below this combiner alone divide",
+            key=".".join(at),
+        )
+    check_shape(data, DataConfig, places, at)
+    found = {**data, "dataset": resolve_dataset(data["dataset"], places, (*at, "dataset"))}
+    if "partition" in data:
+        found["partition"] = resolve_partition(data["partition"], places, (*at, "partition"))
+    return found
 
 
 def _copy(value: Any) -> Any:

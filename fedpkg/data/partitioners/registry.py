@@ -16,7 +16,7 @@ from fedpkg.registry import CountOrZero, Registry, Spec
 if TYPE_CHECKING:
     from fedpkg.types import Json
 
-_PATH = ("clients", "data", "partition")
+PATH = ("clients", "data", "partition")
 
 
 class PartitionOptions(msgspec.Struct, frozen=True):
@@ -70,24 +70,24 @@ PARTITIONERS = Registry(
 register_partitioner = functools.partial(PARTITIONERS.register, "partitioner")
 
 
-def resolve_partition(section: Mapping[str, Json], places: Places) -> dict[str, Json]:
-    """A run.yaml's ``clients.data.partition``, checked, with all defaults.
+def resolve_partition(section: Mapping[str, Json], places: Places, path: tuple[str, ...] = PATH) -> dict[str, Json]:
+    """A run.yaml's ``clients.data.partition``, or the one at another ``path`` in it, checked, with all defaults.
 
     Raises:
         ConfigError: it is wrong; with the line and similar names.
     """
     given = {key: value for key, value in section.items() if value is not None}
-    file = PARTITIONERS.run_file_of(given, places, _PATH, is_named="name" in given)
+    file = PARTITIONERS.run_file_of(given, places, path, is_named="name" in given)
     given.setdefault("name", "iid")
     if isinstance(name := given["name"], str):
-        spec = PARTITIONERS.find("partitioner", name, places, (*_PATH, "name"))
-        given = _without_parameters_of_others(given, spec, places)
-        PARTITIONERS.check(spec, given, places, _PATH)
-    own = PARTITIONERS.resolve("partitioner", PARTITIONERS.without_options(given), places, _PATH)
+        spec = PARTITIONERS.find("partitioner", name, places, (*path, "name"))
+        given = _without_parameters_of_others(given, spec, places, path)
+        PARTITIONERS.check(spec, given, places, path)
+    own = PARTITIONERS.resolve("partitioner", PARTITIONERS.without_options(given), places, path)
     if completed := getattr(_dividing(own), "completed", None):
         own = completed(own) if "inner" not in own else {**own, "inner": completed(own["inner"])}
     resolved = {"name": own.pop("name"), **file, **{key: given.get(key) for key in PARTITIONERS.options}, **own}
-    _check_column(resolved, places)
+    _check_column(resolved, places, path)
     return resolved
 
 
@@ -95,21 +95,23 @@ def make_partitioner(section: Mapping[str, Json]) -> Any:
     """The `Partitioner` or `ColumnPartitioner` that a configuration describes; see `resolve_partition`."""
     places = Places("run configuration")
     resolved = resolve_partition(section, places)
-    return PARTITIONERS.make("partitioner", PARTITIONERS.without_options(resolved), places, _PATH)
+    return PARTITIONERS.make("partitioner", PARTITIONERS.without_options(resolved), places, PATH)
 
 
-def _without_parameters_of_others(given: dict[str, Any], spec: Spec, places: Places) -> dict[str, Any]:
+def _without_parameters_of_others(
+    given: dict[str, Any], spec: Spec, places: Places, path: tuple[str, ...]
+) -> dict[str, Any]:
     """Without parameters of another scheme that the file sets, where the command line names this scheme.
 
     So ``clients.data.partition.name=iid`` works on a file with ``{name: dirichlet, alpha: 0.1}``. Configurations that
     fedpkg 0.1 stored have an ``alpha`` for ``iid``, too.
     """
-    is_named_there = places.line((*_PATH, "name")) == COMMAND_LINE
-    is_stored = places.line(_PATH) is None
+    is_named_there = places.line((*path, "name")) == COMMAND_LINE
+    is_stored = places.line(path) is None
     kept = {}
     for key, value in given.items():
         is_own = key in spec.parameters or key in PARTITIONERS.options or key == "name"
-        is_left_over = is_named_there and places.line((*_PATH, key)) != COMMAND_LINE and _is_of_another(key)
+        is_left_over = is_named_there and places.line((*path, key)) != COMMAND_LINE and _is_of_another(key)
         if is_own or not (is_left_over or (is_stored and (spec.name, key) == ("iid", "alpha"))):
             kept[key] = value
     return kept
@@ -140,21 +142,21 @@ def _dividing(section: Mapping[str, Any]) -> Any:
     while isinstance(section.get("inner"), (str, dict)):
         inner = section["inner"]
         section = {"name": inner} if isinstance(inner, str) else inner
-    return PARTITIONERS.find("partitioner", str(section["name"]), Places("run configuration"), (*_PATH, "name")).make
+    return PARTITIONERS.find("partitioner", str(section["name"]), Places("run configuration"), (*PATH, "name")).make
 
 
-def _check_column(resolved: Mapping[str, Any], places: Places) -> None:
+def _check_column(resolved: Mapping[str, Any], places: Places, path: tuple[str, ...]) -> None:
     """Refuse a section without the column that its scheme needs, or with one that has no effect."""
     name, needs = resolved["name"], getattr(_dividing(resolved), "needs", "labels")
     if needs in ("ids", "values") and resolved["by"] is None:
         raise ConfigError(
-            f"{places.where(_PATH)}: the partitioner '{name}' needs 'clients.data.partition.by'",
+            f"{places.where(path)}: the partitioner '{name}' needs '{'.'.join(path)}.by'",
             hint=f"set by to the name of the column with the {needs}",
-            key=".".join((*_PATH, "by")),
+            key=".".join((*path, "by")),
         )
     if needs == "nothing" and resolved["by"] is not None:
         raise ConfigError(
-            f"{places.where((*_PATH, 'by'))}: 'clients.data.partition.by' has no effect on the {name} partition",
+            f"{places.where((*path, 'by'))}: '{'.'.join(path)}.by' has no effect on the {name} partition",
             hint="remove by",
-            key=".".join((*_PATH, "by")),
+            key=".".join((*path, "by")),
         )

@@ -33,6 +33,7 @@ class Dataset:
         suffix: Of the clients' files: .npz, .pt or .safetensors.
         columns: More values of the training examples by name (``writer``), and of the test examples
             (``writer_test``), by which examples can be divided. Clients do not get them.
+        texts: The values of columns that are texts; the arrays have their positions.
         classes: The names of the labels 0, 1 …, if the source has text or folders as labels.
         features: The names of the columns of x, if it comes from a table.
     """
@@ -40,6 +41,7 @@ class Dataset:
     arrays: dict[str, Any]
     suffix: str = ".npz"
     columns: Mapping[str, npt.NDArray[Any]] = field(default_factory=dict)
+    texts: Mapping[str, Sequence[str]] = field(default_factory=dict)
     classes: tuple[str, ...] | None = None
     features: tuple[str, ...] | None = None
 

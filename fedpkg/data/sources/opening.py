@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -53,13 +53,15 @@ class OpenedSource:
 
     Args:
         by: The column by which the examples are divided; a source that reads only some columns reads it, too.
+        columns: More columns to read.
     """
 
-    def __init__(self, dataset: str | Mapping[str, Json], *, by: Json = None) -> None:
+    def __init__(self, dataset: str | Mapping[str, Json], *, by: Json = None, columns: Sequence[str] = ()) -> None:
         self.about = describe_dataset(dataset)  # the dataset in a few words, for messages
         self._source: Any = make_source(dataset)
-        if by is not None and hasattr(self._source, "with_column"):
-            self._source = self._source.with_column(by)
+        for name in (by, *columns):
+            if name is not None and hasattr(self._source, "with_column"):
+                self._source = self._source.with_column(name)
         self._fingerprint: str | None = None
         self._dataset: Dataset | None = None
 

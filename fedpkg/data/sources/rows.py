@@ -93,8 +93,12 @@ class Rows:
         x = np.empty((count, len(features)), np.float32)
         for number, name in enumerate(features):
             x[:, number] = self._numbers(name)
-        columns = {name: self._values(name)[0] for name in other}
-        return Dataset({"x_train": x, "y_train": y}, columns=columns, classes=classes, features=tuple(features))
+        found = {name: self._values(name) for name in other}
+        columns = {name: values for name, (values, _) in found.items()}
+        texts = {name: words for name, (_, words) in found.items() if words is not None}
+        return Dataset(
+            {"x_train": x, "y_train": y}, columns=columns, texts=texts, classes=classes, features=tuple(features)
+        )
 
     def _check(self, name: str) -> None:
         if name not in self._types:

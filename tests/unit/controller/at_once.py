@@ -82,12 +82,24 @@ class AtOnce(InProcess):
     """Trains like tests/packages/drifting: by the input, the task's seed, and who it is. ``fails``: client@round.
 
     ``validates``, by client: what it reports instead of its usual metrics. ``examples``, by client: its num_examples.
+    ``hangs``: clients whose training ends when it is cancelled.
     """
 
     def __init__(self, fails: Iterable[str] = ()) -> None:
         self.fails = frozenset(fails)
+        self.hangs: frozenset[str] = frozenset()
+        self._hanging: dict[str, Future[Answer]] = {}
         self.validates: dict[str, Json] = {}
         self.examples: dict[str, float] = {}
+
+    def submit(self, order: Order) -> Future[Answer]:
+        if order.client_id in self.hangs and order.entry_point == "train":
+            self._hanging[order.task_id] = Future()
+            return self._hanging[order.task_id]
+        return super().submit(order)
+
+    def cancel(self, task_id: str) -> None:
+        self._hanging.pop(task_id).set_result(Answer(task_id=task_id, status="cancelled"))
 
     def refusal(self, order: Order) -> Failure | None:
         is_to_fail = f"{order.client_id}@{order.round_number}" in self.fails and order.entry_point == "train"

@@ -58,6 +58,16 @@ def test_centralised_baseline_needs_a_split_by_fedpkg(tmp_path: Path) -> None:
         configs(write(tmp_path), "centralised", tmp_path, "sampler.held_out=1")
 
 
+def test_baselines_have_no_tree_and_refuse_data_of_combiners(tmp_path: Path) -> None:
+    south: dict[str, Any] = {"name": "south", "clients": ["client-[2-3]"]}
+    tree = {"children": [{"name": "north", "clients": ["client-[0-1]"]}, south]}
+    ((_, config),) = configs(write(tmp_path, topology=tree), "centralised", tmp_path)
+    assert config.topology is None
+    south["data"] = str(tmp_path / "south.npz")
+    with pytest.raises(ConfigError, match="combiners of the topology have data of their own"):
+        configs(write(tmp_path, topology=tree), "local", tmp_path)
+
+
 def test_local_baseline_has_a_session_for_each_client_that_all_evaluate(tmp_path: Path, home: Home) -> None:
     path = write(tmp_path, rounds=2)
     sweep(home, path, "seed=1,2", baselines=("local", "centralised"), parallel=2)
