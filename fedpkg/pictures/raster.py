@@ -173,7 +173,9 @@ def _tree(axes: Axes, chart: TreeChart) -> None:
         depth, row = found[node.name]
         if node.parent is not None:
             above = found[node.parent]
-            axes.plot([above[0], depth], [-above[1], -row], color="#7b8794", linewidth=1, zorder=1)
+            middle = (above[0] + depth) / 2
+            corners = [-above[1], -above[1], -row, -row]
+            axes.plot([above[0], middle, middle, depth], corners, color="#7b8794", linewidth=1, zorder=1)
         label = "\n".join(filter(None, [node.label or node.name, node.note]))
         axes.plot([depth], [-row], marker="o", color=LIGHT[0 if node.parent is None else 2], zorder=2)
         text = axes.annotate(shown_lines_of(label), (depth, -row), (6, 5), textcoords="offset points", fontsize="small")

@@ -40,7 +40,10 @@ class Bracket:
 
 
 def brackets(chart: Dendrogram) -> tuple[list[int], list[Bracket]]:
-    """The leaves from top to bottom so that no lines cross, and the merges. Groups have numbers in their order."""
+    """The leaves from top to bottom so that no lines cross, and the merges. Groups have numbers in their order.
+
+    A leaf that is a group of its own has a line in its colour, from itself to the merge.
+    """
     count = len(chart.labels)
     order: list[int] = []
     left = [count + len(chart.merges) - 1] if count else []
@@ -58,5 +61,8 @@ def brackets(chart: Dendrogram) -> tuple[list[int], list[Bracket]]:
         (row, low, group), (other_row, other_low, other_group) = found_at[one], found_at[other]
         group = group if group == other_group else None
         found.append(Bracket((row, other_row), (low, other_low), height, group))
+        if group is None:
+            alone = [found_at[number] for number in (one, other) if number < count]
+            found += [Bracket((at, at), (0.0, height), height, own) for at, _, own in alone]
         found_at[count + number] = ((row + other_row) / 2, height, group)
     return order, found

@@ -17,7 +17,7 @@ from driven import drive, killed, outcome_of, wait_until_gone, write_config
 from federation import DRIFTING, Federation
 
 from fedpkg.config import RunConfig
-from fedpkg.controller.events import CombinerReported, RoundFinished
+from fedpkg.controller.events import CombinerReported, PhaseStarted, RoundFinished, TaskEnded
 from fedpkg.errors import AggregationError, ConfigError, DataError
 from fedpkg.stores.base import CombinerRow, SessionRow
 from fedpkg.stores.home import Home
@@ -151,7 +151,7 @@ def test_without_enough_children_of_the_root_the_round_fails_and_is_repeated(fed
         ({"fanout": [4, 2]}, "8 combiners at the bottom, but there are 6 clients"),
         ({"fanout": [2], "children": [{"name": "a"}]}, "both 'children' and 'fanout'"),
         ({}, "neither 'children'"),
-        ({"by": "region"}, "the tree is made of entities, and the run has none"),
+        ({"by": "region"}, "'region' is no attribute of entities, and the run has no dataset with such a column"),
         ({"children": [{"name": "a", "clients": ["client-?"], "strategy": "fedbuff"}]}, "fedbuff cannot be in a tree: its requests stay outstanding"),
     ],
 )  # fmt: skip
@@ -376,3 +376,80 @@ def test_a_combiner_that_fails_is_named_by_its_path(
     assert any("combiner=north/kiruna" in record.getMessage() for record in caplog.records)
     (finished,) = [event for event in federation.events if isinstance(event, RoundFinished)]
     assert finished.round.num_ok >= rows[""].num_ok == (3 if "children" in changes else 4)
+
+
+def test_a_sampler_belongs_to_a_subtree_and_draws_in_each_of_its_rounds(
+    federation: Federation, at_once: AtOnce
+) -> None:
+    below = [{"name": "a", "clients": ["client-[0-1]"]}, {"name": "b", "clients": ["client-[2-3]"]}]
+    north = {"name": "north", "rounds": 6, "sampler": {"count": 1}, "children": below}
+    south = {"name": "south", "clients": ["client-[4-7]"], "sampler": {"count": 2, "over_selection": 0.5}}
+    more = {"clients": 8, "rounds": 1, "sampler": {"held_out": ["client-7"]}, "clock": {}}
+    session = federation.run(config_of(federation, {"children": [north, south]}, **more))
+    requests = federation.store.list_requests(session.session_id)
+    asked = [row.cohort for row in requests if (row.client_group or "").startswith("north")]
+    assert [len(cohort) for cohort in asked] == [1] * 6
+    assert len({cohort[0] for cohort in asked}) > 2
+    (of_south,) = [row for row in requests if row.client_group == "south"]
+    assert (len(of_south.cohort), of_south.target, rows_of(federation, session)["south"].num_ok) == (3, 2, 2)
+    assert "client-7" not in of_south.cohort
+
+
+def test_clients_get_what_the_combiners_above_them_set_and_all_are_asked_at_once(
+    federation: Federation, at_once: AtOnce
+) -> None:
+    inner = {"name": "in", "clients": ["client-2"], "parameters": {"mu": 3}, "arguments": {"all": {"lr": 3}}}
+    outer = {
+        "name": "out",
+        "clients": ["client-1"],
+        "parameters": {"mu": 2, "nu": 2},
+        "arguments": {"train": {"lr": 2}},
+    }
+    tree = {"others": "root", "children": [{**outer, "children": [inner]}]}
+    arguments = {"train": {"lr": 1, "epochs": 1}, "validate": {"lr": 1}}
+    federation.run(config_of(federation, tree, clients=3, rounds=1, arguments=arguments, validation={"every": 1}))
+    orders = [event.order for event in federation.events if isinstance(event, TaskEnded)]
+    of_train = {one.client_id: one for one in orders if one.entry_point == "train"}
+    assert {name: (one.arguments, one.parameters) for name, one in of_train.items()} == {
+        "client-0": ({"lr": 1, "epochs": 1}, {}),
+        "client-1": ({"lr": 2, "epochs": 1}, {"mu": 2, "nu": 2}),
+        "client-2": ({"lr": 2, "epochs": 1}, {"mu": 3, "nu": 2}),
+    }
+    of_validate = {one.client_id: one.arguments["lr"] for one in orders if one.entry_point == "validate"}
+    assert of_validate == {"client-0": 1, "client-1": 1, "client-2": 3}
+    assert next(event.num_clients for event in federation.events if isinstance(event, PhaseStarted)) == 3
+
+
+def test_transforms_above_combiners_are_applied_to_their_models(federation: Federation, at_once: AtOnce) -> None:
+    transforms = [{"name": "clip", "norm": 0.5}]
+    config = config_of(federation, FLAT_TREE, strategy={"name": "fedavg", "transforms": transforms}, rounds=1)
+    session = federation.run(config)
+    before, moved = (federation.model(f"{session.session_id}.{number}") for number in (0, 1))
+    norm = sum(float(((moved[name] - before[name]) ** 2).sum()) for name in moved) ** 0.5
+    assert 0 < norm <= 0.5 + 1e-6
+
+
+ERROR_FEEDBACK = {"name": "fedavg", "transforms": [{"name": "top_k", "share": 0.1, "error_feedback": True}]}
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ({"name": "dp_fedavg", "noise_multiplier": 1.0}, "the root: dp_fedavg cannot be in a tree"),
+        (ERROR_FEEDBACK, "the root: fedavg has transforms with error_feedback, which clients alone can keep"),
+        ({"name": "scaffold"}, "the root: scaffold cannot have combiners below it"),
+        ({"name": "krum", "attackers": 1}, None),
+        ({"name": "fedprox"}, None),
+    ],
+)  # fmt: skip
+def test_what_cannot_hold_at_the_root_of_a_tree_is_refused(
+    federation: Federation, at_once: AtOnce, strategy: dict[str, Any], message: str | None
+) -> None:
+    tree = {"others": "root", "children": [{"name": "a", "clients": ["client-0"]}]}
+    config = config_of(federation, tree, strategy=strategy, rounds=1)
+    if message is None:
+        assert federation.run(config).status == "finished"
+        return
+    with pytest.raises(ConfigError, match=message):
+        federation.run(config)
+    assert federation.store.list_sessions() == []

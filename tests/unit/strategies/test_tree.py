@@ -10,6 +10,7 @@ import pytest
 from quadratics import Federation, Quadratic, Vector, vector, weights
 
 from fedpkg.config_reading import config_of
+from fedpkg.errors import ConfigError
 from fedpkg.session.configuration import resolved
 from fedpkg.strategies.base import Reply, Request, State
 from fedpkg.strategies.registry import make_strategy
@@ -155,6 +156,21 @@ def test_the_root_that_raises_ends_the_round() -> None:
     state = federation.step(strategy, strategy.init(weights(np.zeros(SIZE))), 1)  # type: ignore[arg-type]
     with pytest.raises(ValueError, match="expected more"):
         federation.step(strategy, state, 2)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("strategy", "message"),
+    [
+        ({"name": "vrcs", "theta": 0.1, "p": 0.5, "q": 0.5}, "vrcs asks groups of clients"),
+        ({"name": "fedasync"}, "fedasync cannot be in a tree: its requests stay outstanding"),
+        ({"name": "fedsgd"}, "fedsgd cannot have combiners below it: it asks clients for gradient"),
+    ],
+)
+def test_strategies_that_need_more_of_clients_are_refused_at_the_root(strategy: State, message: str) -> None:
+    tree = {"others": "root", "children": [{"name": "a", "clients": ["client-0"]}]}
+    sections = {"package": ".", "rounds": 1, "clients": {"count": 2}, "strategy": strategy, "topology": tree}
+    with pytest.raises(ConfigError, match=f"topology, the root: {message}"):
+        tree_of(config_of(sections, resolve=resolved), ["client-0", "client-1"])
 
 
 def test_entities_make_a_tree_of_any_depth(tmp_path: Path) -> None:
