@@ -112,6 +112,8 @@ class Choosing:
         if self.ctx.sampler.availability is not None:
             there = [i for i, name in enumerate(candidates.client_ids) if name in self._there]
         sample = chosen.sample(candidates, self._rng(f"sample{purpose}"), there=there)
+        if not purpose and client_ids and not sample.clients:
+            raise NobodyToAsk("the sampler found no clients")
         self.sampled.update(sample.clients)
         return Chosen(sample.clients, sample.target)
 

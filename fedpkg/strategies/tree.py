@@ -371,8 +371,6 @@ class _Open:
         self._clients = tuple(name for name in combiner.clients if name in self.cohort.clients)
         self._children = tuple(one for one in combiner.children if one.path in self.cohort.combiners)
         if not self._clients and not self._children:  # none of its clients takes part
-            if self.above is None:
-                event(logger, logging.WARNING, "round.nobody", round=work.ctx.round_number, about="no client is chosen")
             self._round -= 1
             self._finish()
             return
