@@ -24,6 +24,7 @@ from fedpkg.session.package_run import run_of_package, session_name
 from fedpkg.session.session import Session, prepare
 
 if TYPE_CHECKING:
+    from fedpkg.api_remote import RemoteClient
     from fedpkg.types import Json
 
 
@@ -35,13 +36,24 @@ class APIClient(ReadingClient):
     script cannot be read or written, ``ServerOnly`` for what needs a server. See docs/reference/fedn-api.md.
 
     Args:
-        host, port, secure, verify, token, auth_scheme: accepted as in FEDn, and ignored: there is no connection.
+        host: the address of a server (``http://127.0.0.1:…``, as `fedpkg dashboard` prints it): then the methods that
+            read ask it, with the ``token``. Any other host is accepted as in FEDn, and ignored.
+        port, secure, verify, token, auth_scheme: accepted as in FEDn, and ignored: there is no connection.
         token_endpoint, access_token_provider: accepted as in Scaleout, and ignored.
         home: the folder that keeps everything; None: ``$FEDPKG_HOME``, else ``.fedpkg``.
         clients: number of clients in each session.
         data: a glob pattern; each match is the data of one client.
         changes: keys of a run.yaml for all sessions, such as ``executor={"workers": 2}``.
     """
+
+    if not TYPE_CHECKING:
+
+        def __new__(cls, host: Text = None, *args: Any, token: Text = None, **kwargs: Any) -> APIClient | RemoteClient:
+            if cls is APIClient and host is not None and host.startswith(("http://", "https://")):
+                from fedpkg.api_remote import RemoteClient
+
+                return RemoteClient(host, token)
+            return super().__new__(cls)
 
     def set_active_model(self, path: str) -> Answer:
         from fedpkg.formats.model_file import read_seed_model

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import api_pages
 import code_pages
 import command_pages
 import python_pages
@@ -14,7 +15,7 @@ import registry_pages
 
 def pages() -> Iterator[tuple[str, str]]:
     """Every generated page: its name below `reference/generated`, and its text."""
-    for source in (code_pages, registry_pages, command_pages, python_pages):
+    for source in (api_pages, code_pages, registry_pages, command_pages, python_pages):
         yield from source.pages()
 
 

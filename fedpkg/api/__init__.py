@@ -23,6 +23,7 @@
 | `configuration` | `get_configuration`, `get_package`, `get_split`, `list_starts` |
 | `comparing` | `compare`, `compare_series` |
 | `sweeps` | `list_sweeps`, `get_sweep`, `heat_map` |
+| `actions` | `stop_session`, `resume_session` |
 | `changes` | `database_version`, `change_token` |
 
 Lists that may be long (`list_validations`, `list_tasks`) are iterators; the others have pages. `http.add_api` adds all

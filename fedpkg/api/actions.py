@@ -1,17 +1,35 @@
-"""What can be done to sessions: stop one that runs, and go on with one that has ended early."""
+"""What can be done to sessions: stop one that runs, and go on with one that has ended early.
+
+Over HTTP it needs the token of an operator, which the server checks.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+import threading
 
-from fedpkg.api.opening import Opened
+from fedpkg.api.asking import Ref, question
+from fedpkg.api.opening import Opened, Struct
 from fedpkg.errors import SessionError
 from fedpkg.session.record import status_of
 from fedpkg.stores.opening import open_store
 
+LOG = "resumed.log"  # in the folder of a session: what its process printed, if `resume_session` started it
 
-def stop_session(at: Opened, ref: str) -> None:
-    """Ask a running session to stop; its process sees it within a tenth of a second.
+
+class Done(Struct, frozen=True, kw_only=True):
+    """What an action did. ``command`` does the same on the command line."""
+
+    session_id: str
+    message: str
+    command: str
+
+
+@question
+def stop_session(at: Opened, ref: Ref) -> Done:
+    """Ask a running session to stop: tasks in flight end, committed rounds are kept, and it can be resumed.
 
     Raises:
         NotFound: there is no such session.
@@ -23,6 +41,8 @@ def stop_session(at: Opened, ref: str) -> None:
         raise SessionError(f"session {session.session_id} is {status}: there is nothing to stop")
     with open_store(at.home) as store:
         store.request_stop(session.session_id)
+    message = "The session was asked to stop; it stops within a second, or after the aggregation that it is in."
+    return Done(session_id=session.session_id, message=message, command=f"fedpkg session stop {session.session_id}")
 
 
 def resume_command(at: Opened, ref: str) -> list[str]:
@@ -30,15 +50,43 @@ def resume_command(at: Opened, ref: str) -> list[str]:
 
     Raises:
         NotFound: there is no such session.
-        SessionError: it is finished, or a session of this home runs, which holds the home.
+        SessionError: it has all its rounds, or a session of this home runs, which holds the home.
     """
     session = at.session(ref)
     running = at.running()
     status = status_of(session, running)
-    if status in ("running", "finished"):
+    done = at.overview.round_sums_of(session.session_id).rounds_done
+    if status == "running" or (status == "finished" and (session.error or done >= session.num_rounds)):
         raise SessionError(f"session {session.session_id} is {status}: there is nothing to resume")
     if running:
         names = ", ".join(sorted(running))
         raise SessionError(f"{names} runs in this home", hint="resume the session when it has ended")
     words = ["session", "resume", session.session_id, "--home", str(at.home.root)]
     return [sys.executable, "-m", "fedpkg", *words]
+
+
+@question
+def resume_session(at: Opened, ref: Ref) -> Done:
+    """Go on with a session in a process of its own, which continues when this one ends.
+
+    Raises:
+        NotFound: there is no such session.
+        SessionError: it has all its rounds, or a session of this home runs, which holds the home.
+    """
+    command = resume_command(at, ref)
+    session_id = at.session(ref).session_id
+    folder = at.home.session_folder(session_id)
+    folder.mkdir(parents=True, exist_ok=True)
+    with open(folder / LOG, "ab") as log:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            cwd=at.home.root.parent,
+            env={**os.environ, "NO_COLOR": "1"},
+        )
+    threading.Thread(target=process.wait, name="fedpkg-resumed", daemon=True).start()  # so that no zombie is left
+    message = f"A process goes on with the session; it writes to {LOG} in the folder of the session."
+    return Done(session_id=session_id, message=message, command=f"fedpkg session resume {session_id}")

@@ -18,7 +18,7 @@ from fedpkg.api.models import Download
 from fedpkg.api.openapi import Error, ErrorDetail, document
 from fedpkg.api.opening import Opened
 from fedpkg.api.routes import PREFIX, ROUTES, Route
-from fedpkg.errors import ConfigError, FedpkgError, NotFound, nearest
+from fedpkg.errors import ConfigError, FedpkgError, HomeLocked, NotFound, SessionError, nearest
 
 Result = TypeVar("Result")
 _PIECE = 256 << 10  # bytes of a file that are read at once
@@ -34,10 +34,13 @@ class Reads(Protocol):
 
 
 def add_api(app: web.Application, reads: Reads, home: Path) -> None:
-    """Add the addresses of the API to an application. ``home`` is the folder whose path no answer has."""
+    """Add the addresses of the API to an application, which must check the tokens of requests, and that of an operator
+    for each POST. ``home`` is the folder whose path no answer has.
+    """
     app.router.add_get(f"{PREFIX}/openapi.json", _document)
     for route in ROUTES:
-        app.router.add_get(f"{PREFIX}{route.path}", _told(_handler(route, reads), home))
+        add = app.router.add_post if route.is_action else app.router.add_get
+        add(f"{PREFIX}{route.path}", _told(_handler(route, reads), home))
 
 
 async def _document(_request: web.Request) -> web.Response:
@@ -129,12 +132,16 @@ def _told(handle: Handler, home: Path) -> Handler:
         try:
             return await handle(request)
         except FedpkgError as error:
-            status = 404 if isinstance(error, NotFound) else 400 if isinstance(error, ConfigError) else 503
+            status = next(code for kind, code in _STATUSES.items() if isinstance(error, kind))
             message, hint = without_home(error.message, home), error.hint and without_home(error.hint, home)
             body = encode(Error(ErrorDetail(status, message, hint)))
             return web.Response(body=body, status=status, content_type="application/json")
 
     return told
+
+
+# 503: the home cannot be read.
+_STATUSES = {NotFound: 404, ConfigError: 400, SessionError: 409, HomeLocked: 409, FedpkgError: 503}
 
 
 def without_home(text: str, home: Path) -> str:

@@ -44,7 +44,7 @@ def document(version: str) -> dict[str, Any]:
     paths = {}
     for route, answer, question in zip(ROUTES, answers, asked, strict=True):
         about = components[question["$ref"].rpartition("/")[2]]
-        paths[f"{PREFIX}{route.path}"] = {"get": _operation(route, answer, about, error)}
+        paths[f"{PREFIX}{route.path}"] = {"post" if route.is_action else "get": _operation(route, answer, about, error)}
     kept = {name: schema for name, schema in components.items() if name not in {route.name for route in ROUTES}}
     return {
         "openapi": "3.1.0",

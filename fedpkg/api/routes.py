@@ -8,10 +8,12 @@ from functools import cached_property
 from typing import Any, get_args, get_origin, get_type_hints
 
 from fedpkg.api import (
+    actions,
     changes,
     clients,
     comparing,
     configuration,
+    fedn_form,
     metrics,
     models,
     rounds,
@@ -31,6 +33,7 @@ class Route:
 
     path: str
     function: Callable[..., Any]
+    is_action: bool = False  # a POST, which needs an operator's token
 
     @cached_property
     def answer(self) -> Any:
@@ -96,4 +99,7 @@ ROUTES = (
     Route("/sweeps/{name}", sweeps.get_sweep),
     Route("/sweeps/{name}/heat-map", sweeps.heat_map),
     Route("/changes", changes.change_token),
+    Route("/fedn/{method}", fedn_form.fedn_answer),
+    Route("/sessions/{ref}/stop", actions.stop_session, is_action=True),
+    Route("/sessions/{ref}/resume", actions.resume_session, is_action=True),
 )

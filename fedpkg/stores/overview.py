@@ -526,6 +526,10 @@ class Overview:
         where, parameters = where_of({"session_id": session_id, **filters})
         return int(self._database.rows(f"select count(*) from {table}{where}", parameters)[0][0])
 
+    def count_all(self, table: str) -> int:
+        """The number of rows of a table of the home."""
+        return int(self._database.rows(f"select count(*) from {table}")[0][0])
+
     def _each(
         self, table: Table[Row], filters: dict[str, Any], after: TaskKey | None, size: str
     ) -> Iterator[Row | str]:

@@ -52,8 +52,9 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
         fedpkg.run(_write(folder, name="tree", rounds=2, topology=TREE), root, progress=False)
         path = _write(folder, name="swept", rounds=1, validation={"every": 1}, arguments={"train": {"num_examples": 1}})
         fedpkg.sweep(path, {"seed": [1, 2], "arguments.train.num_examples": [5, 7]}, root, progress=False)
-    write_session(root, "digits-killed", status="running", log=HOSTILE)
-    write_session(root, "digits-former", is_former=True)
+    whole = {"round": {"timeout_s": None, "required": 1}, "keep": {"updates": False}, "validation": {"every": 1}}
+    write_session(root, "digits-killed", status="running", log=HOSTILE, config={**whole, "helper": None})
+    write_session(root, "digits-former", is_former=True, config={**whole, "helper": None})
     return root
 
 

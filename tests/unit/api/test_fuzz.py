@@ -42,7 +42,7 @@ def test_answers_to_random_questions(case: schemathesis.Case, address: str, home
 
 
 @pytest.mark.soak
-@schema.parametrize()
+@schema.include(method="GET").parametrize()
 @settings(max_examples=100, suppress_health_check=list(HealthCheck))
 def test_answers_to_many_random_questions(case: schemathesis.Case, address: str, home: Path) -> None:
     _asked(case, address, home)

@@ -17,6 +17,7 @@ ROWS = [
     {"dashboard"},
     {"fedn_imports"},
     {"api_client", "api"},
+    {"api_remote"},
     {"api_reading"},
     {"api_answers", "api_settings"},
     {"experiments"},
