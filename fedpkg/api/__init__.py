@@ -19,7 +19,7 @@
 | `clients` | `list_clients`, `get_client`, `client_history` |
 | `tasks` | `tasks_in_flight`, `list_failures`, `failure_kinds`, `list_tasks`, `get_task`, `get_log` |
 | `models` | `list_models`, `get_model`, `model_trail`, `model_graph`, `get_tensors`, `model_file` |
-| `topology` | `get_topology`, `combiner_rounds`, `list_clusters` |
+| `topology` | `get_topology`, `combiner_rounds`, `list_clusters`, `get_dendrogram` |
 | `configuration` | `get_configuration`, `get_package`, `get_split`, `list_starts` |
 | `comparing` | `compare`, `compare_series` |
 | `sweeps` | `list_sweeps`, `get_sweep`, `heat_map` |

@@ -88,6 +88,7 @@ ROUTES = (
     Route("/models/{ref}/file", models.model_file),
     Route("/sessions/{ref}/topology", topology.get_topology),
     Route("/sessions/{ref}/clusters", topology.list_clusters),
+    Route("/sessions/{ref}/dendrogram", topology.get_dendrogram),
     Route("/sessions/{ref}/combiner", topology.combiner_rounds),
     Route("/sessions/{ref}/configuration", configuration.get_configuration),
     Route("/sessions/{ref}/package", configuration.get_package),

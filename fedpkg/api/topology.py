@@ -145,6 +145,44 @@ def list_clusters(at: Opened, ref: Ref) -> list[Cluster]:
     ]
 
 
+class Dendrogram(Struct, frozen=True, kw_only=True):
+    """How clusters of clients were found: each merge joins two of the clients and former merges at a distance.
+
+    Client i has the number i; merge j has the number of clients plus j. ``clusters`` has the cluster of each client.
+    """
+
+    session_id: str
+    clients: list[str]
+    clusters: list[str]
+    merges: list[tuple[int, int, float]]
+    distance: str
+
+
+@question
+def get_dendrogram(at: Opened, ref: Ref) -> Dendrogram | None:
+    """The newest clusters that a session has found; null: it has found none."""
+    from fedpkg.clusters.section import INFER
+
+    row = at.session(ref)
+    topology = row.config.get("topology")
+    if not isinstance(topology, Mapping) or not topology.get("infer"):
+        return None
+    saved = at.store.load_strategy_state(row.session_id)
+    found = None if saved is None else saved[1].get(INFER, {}).get("found")
+    if found is None:
+        return None
+    from fedpkg.clusters.tree import Clustering
+
+    chart = Clustering.from_data(found).chart()
+    return Dendrogram(
+        session_id=row.session_id,
+        clients=list(chart.labels),
+        clusters=list(chart.groups),
+        merges=list(chart.merges),
+        distance=chart.x.label,
+    )
+
+
 @question
 def combiner_rounds(at: Opened, ref: Ref, path: Text = "") -> list[CombinerRound]:
     """What one combiner did, by round; an empty path is the root. Raises NotFound."""

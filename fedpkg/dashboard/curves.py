@@ -14,11 +14,12 @@ from fedpkg.api.rounds import Round
 from fedpkg.api.sweeps import HeatMap as Cells
 from fedpkg.api.tasks import FailureKind, Task
 from fedpkg.api.topology import Combiner, combiner_rounds
+from fedpkg.api.topology import Dendrogram as Merges
 from fedpkg.api.values import Lines, client_lines
 from fedpkg.controller.metrics import finite_number
 from fedpkg.dashboard.asked import Asked
 from fedpkg.pictures.chart import Axis as ChartAxis
-from fedpkg.pictures.chart import BarChart, Chart, Curve, HeatMap, LineChart, TreeChart
+from fedpkg.pictures.chart import BarChart, Chart, Curve, Dendrogram, HeatMap, LineChart, TreeChart
 from fedpkg.reporting.charts import (
     AXES,
     PHASES,
@@ -120,6 +121,7 @@ def sweep_chart(found: Cells, value: str) -> HeatMap:
         x=ChartAxis(found.x_key),
         y=ChartAxis(found.y_key),
         value=ChartAxis(found.metric),
+        from_zero=False,
     )
 
 
@@ -144,6 +146,25 @@ def tree_chart(combiners: Sequence[Combiner]) -> TreeChart:
         failed = f"failed in {one.failed} rounds" if one.failed else ""
         notes[one.path] = ", ".join(filter(None, [weight, failed]))
     return chart_of_tree(told, notes=notes)
+
+
+def dendrogram_chart(found: Merges) -> Dendrogram:
+    """How clusters of clients were found."""
+    x, merges = ChartAxis(found.distance), found.merges
+    title = "Clusters of clients"
+    return Dendrogram(title=title, labels=found.clients, groups=found.clusters, merges=merges, x=x)
+
+
+def clusters_chart(asked: Asked, session_id: str, metric: str, view: View, paths: Sequence[str]) -> LineChart:
+    """A metric, a curve for each cluster of clients."""
+    curves = []
+    for path in paths[:MOST_COMBINERS]:
+        own = Curves(asked.at, session_id, cluster=path)
+        phase = next((one.phase for one in own.names() if one.metric == metric), None)
+        if phase is not None:
+            found = own.series(metric, phase, view.axis)
+            curves.append(Curve(path, found.x, found.weighted_mean))
+    return compared_chart(metric, curves, x=AXES[view.axis], log=view.is_log)
 
 
 def combiner_charts(asked: Asked, session_id: str, combiners: Sequence[Combiner]) -> Iterator[tuple[str, LineChart]]:

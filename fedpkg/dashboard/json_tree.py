@@ -64,7 +64,7 @@ def _twig(name: str, path: str, value: Json, plots: dict[str, HeatMap], left: li
     for key, inner in _items(value):
         if left[0] <= 0 or depth >= 20:
             break
-        found.inner.append(_twig(key, f"{path}.{key}", inner, plots, left, depth + 1))
+        found.inner.append(_twig(key, f"{path}.{key}" if path else key, inner, plots, left, depth + 1))
     found.more = len(value) - len(found.inner)
     return found
 

@@ -92,6 +92,9 @@ class BarChart(Chart):
 class HeatMap(Chart):
     """A value for each row and column, by the strength of a colour.
 
+    Args:
+        from_zero: the weakest colour is that of zero, or of the least value below it; else that of the least value.
+
     Raises:
         ValueError: ``values`` has not the shape (number of rows, number of columns).
     """
@@ -102,6 +105,13 @@ class HeatMap(Chart):
     x: Axis = Axis()
     y: Axis = Axis()
     value: Axis = Axis()
+    from_zero: bool = True
+
+    def strengths(self) -> tuple[float, float]:
+        """The values of the weakest and the strongest colour."""
+        found = finite([value for line in self.values for value in line])
+        low, high = min(found, default=0.0), max(found, default=1.0)
+        return (min(low, 0.0) if self.from_zero or low == high else low), high
 
     def __post_init__(self) -> None:
         if len(self.values) != len(self.rows) or any(len(line) != len(self.columns) for line in self.values):

@@ -13,7 +13,7 @@ from itertools import pairwise
 from typing import Any, TypeAlias
 
 from fedpkg.pictures.axes import number_text
-from fedpkg.pictures.canvas import LEGEND_MOST, shortened
+from fedpkg.pictures.canvas import LEGEND_MOST, shortened, text_width
 from fedpkg.pictures.chart import (
     Axis,
     AxisKind,
@@ -293,11 +293,11 @@ def _told(value: Number, kind: AxisKind = "number") -> str:
 
 def _heat_map(chart: HeatMap) -> tuple[list[Part], Part]:
     chart = binned_cells(chart, MOST_CELLS)
-    found = finite([value for line in chart.values for value in line])
+    low, high = chart.strengths()
     rows, columns = [_text(name) for name in chart.rows], [_text(name) for name in chart.columns]
     trace: Part = {
         "type": "heatmap", "z": [[_number(value) for value in line] for line in chart.values],
-        "zmin": min([0.0, *found]), "zmax": max(found, default=1.0),
+        "zmin": low, "zmax": high,
         "colorscale": [[0, LIGHT_PAGE["paper"]], [1, LIGHT[0]]],
         "colorbar": {"title": {"text": _text(chart.value.label), "side": "right"}, "thickness": 12, "outlinewidth": 0},
         "hoverinfo": "text",
@@ -364,8 +364,10 @@ def _tree(chart: TreeChart) -> tuple[list[Part], Part]:
     depths = max((depth for depth, _ in found.values()), default=0)
     rows = max((row for _, row in found.values()), default=0.0) + 1
     hidden = {"visible": False, "automargin": False}
+    room = max((text_width(text[0].partition("<br>")[0]) for text in texts), default=0.0)
     layout = {
-        "xaxis": hidden | {"range": [-0.1, depths + 0.9]},
+        "margin": {"l": 16, "r": min(room, 160) + 20, "t": 44, "b": 16},
+        "xaxis": hidden | {"range": [-0.05, depths + 0.05] if depths else [-0.1, 1]},
         "yaxis": hidden | {"range": [rows - 0.4, -0.6]},
         "height": min(90 + 44 * math.ceil(rows), 1600),
         "hovermode": "closest",

@@ -141,7 +141,8 @@ def _bars(axes: Axes, chart: BarChart) -> None:
 
 def _heat_map(axes: Axes, chart: HeatMap) -> None:
     values = [_floats(line) for line in chart.values] or [[math.nan]]
-    image = axes.imshow(values, aspect="auto", cmap="Blues", interpolation="nearest")
+    low, high = chart.strengths()
+    image = axes.imshow(values, aspect="auto", cmap="Blues", interpolation="nearest", vmin=low, vmax=high)
     bar = axes.figure.colorbar(image, ax=axes)
     bar.set_label(shown(chart.value.label))
     _dress(axes, chart.x, chart.y)

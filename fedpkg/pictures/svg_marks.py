@@ -70,7 +70,7 @@ def draw_heat_map(canvas: Canvas, chart: HeatMap) -> None:
     left = min(widest(map(shown, chart.rows)), canvas.width * 0.3) + 20
     high = max(4.0, min(26.0, (canvas.height - top - 110) / max(1, len(chart.rows))))
     found = finite([value for line in chart.values for value in line])
-    low_value, high_value = min([0.0, *found]), max(found, default=1.0)
+    low_value, high_value = chart.strengths()
     top = _draw_strengths(canvas, chart, low_value, high_value, top) + (26 if chart.y.label else 8)
     frame = Frame(left, top, canvas.width - 16, top + high * len(chart.rows))
     canvas.height = int(frame.bottom + (44 if chart.x.label else 26))

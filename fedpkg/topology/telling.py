@@ -60,10 +60,10 @@ def chart_of(
     nodes = []
     for one in tree:
         parent = None if not one.path else f"combiner {one.path.rpartition('/')[0]}"
-        label, note = f"{name_of(one.path) or ROOT}: {one.strategy}", (notes or {}).get(one.path, "")
-        nodes.append(Node(f"combiner {one.path}", parent, label, note))
+        label = ": ".join(filter(None, [name_of(one.path) or ROOT, one.strategy]))
+        nodes.append(Node(f"combiner {one.path}", parent, label, (notes or {}).get(one.path, "")))
         some = one.clients if len(one.clients) <= MOST_CLIENTS else ()
-        nodes += [Node(f"client {client}", f"combiner {one.path}", client) for client in some]
+        nodes += [Node(f"client {one.path}/{client}", f"combiner {one.path}", client) for client in some]
         if len(one.clients) > len(some):
             nodes.append(Node(f"clients of {one.path}", f"combiner {one.path}", f"{len(one.clients)} clients"))
     return TreeChart(title=title, nodes=nodes)

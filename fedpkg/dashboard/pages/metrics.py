@@ -8,8 +8,9 @@ from functools import partial
 
 from fedpkg.api.clients import list_clients
 from fedpkg.api.metrics import Curves, MetricName
+from fedpkg.api.topology import list_clusters
 from fedpkg.dashboard.asked import Asked, address
-from fedpkg.dashboard.curves import MOST_CHOSEN, View, chart_of, lines_of, some_clients
+from fedpkg.dashboard.curves import MOST_CHOSEN, View, chart_of, clusters_chart, lines_of, some_clients
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, Row, Table, table_of
@@ -93,9 +94,12 @@ def one_metric(asked: Asked) -> Page:
     parts: dict[str, Part | Callable[[], Part]] = {"curve": curve}
     if has_clients and (spread := _spread(asked, session_id, metric, phases[0], curves)):
         parts["spread"] = spread
+    clusters = [one.path for one in list_clusters(asked.at, session_id)] if has_clients else []
+    if clusters:
+        parts["clusters"] = partial(clusters_chart, asked, session_id, metric, view, clusters)
     parts["values"] = _values(asked, curves, metric, phases)
     values = values_of(detail, "Metrics", metric=metric, view=view, is_each=is_each, chosen=chosen)
-    values |= {"has_clients": has_clients, "has_spread": "spread" in parts}
+    values |= {"has_clients": has_clients, "has_spread": "spread" in parts, "has_clusters": bool(clusters)}
     trail = trail_of(detail, ("Metrics", address("sessions", session_id, "metrics")))
     return Page(f"How did {metric} develop?", values, parts, (), trail)
 

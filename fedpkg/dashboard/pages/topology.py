@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from fedpkg.api.topology import get_topology
+from fedpkg.api.topology import get_dendrogram, get_topology
 from fedpkg.dashboard.asked import Asked
-from fedpkg.dashboard.curves import combiner_charts, tree_chart
+from fedpkg.dashboard.curves import combiner_charts, dendrogram_chart, tree_chart
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, table_of
@@ -52,7 +52,12 @@ def page(asked: Asked) -> Page:
     parts: dict[str, Part] = {"combiners": table}
     if found.combiners:
         parts["tree"] = tree_chart(found.combiners)
+    merges = get_dendrogram(asked.at, detail.summary.session_id)
+    if merges is not None:
+        parts["clusters"] = dendrogram_chart(merges)
     plots = dict(combiner_charts(asked, detail.summary.session_id, found.combiners))
     parts |= plots
-    values = values_of(detail, "Topology", has_tree=bool(found.combiners), plots=list(plots))
+    values = values_of(
+        detail, "Topology", has_tree=bool(found.combiners), has_clusters=merges is not None, plots=list(plots)
+    )
     return Page(title, values, parts, (), trail_of(detail))

@@ -76,7 +76,8 @@ async function show(figure) {
 }
 
 function paint(Plotly, plot) {
-  const { told, height } = states.get(plot);
+  const { told: kept, height } = states.get(plot);
+  const told = structuredClone(kept); // plotly writes ranges into what it is given
   const { data, layout } = dark.matches ? darkened({ data: told.data, layout: told.layout }, told.dark) : told;
   const tall = Math.max(height, layout.height ?? 0, 260);
   const legend = { ...layout.legend, y: -62 / (tall - 120) }; // below the axis, however high the plot is
