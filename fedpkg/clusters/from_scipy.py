@@ -23,22 +23,6 @@ def linkage(distances: Array, method: str) -> Array:
     return np.asarray(clusters.linkage(above, method))
 
 
-def add_products(total: Array, rows: Array) -> Array:
-    """The upper triangle of ``total + rows rows^T``; ``total``, which is overwritten, has the order of Fortran."""
-    made = _of("scipy.linalg.blas").dsyrk(1.0, rows.T, beta=1.0, c=total, trans=1, overwrite_c=1)
-    return np.asarray(made)
-
-
-def components(are_linked: np.ndarray[Any, np.dtype[np.bool_]]) -> list[list[int]]:
-    """The connected components of a graph that have at least two nodes."""
-    sparse = _of("scipy.sparse")
-    number, labels = _of("scipy.sparse.csgraph").connected_components(sparse.csr_matrix(are_linked), directed=False)
-    found: list[list[int]] = [[] for _ in range(number)]
-    for node, label in enumerate(labels.tolist()):
-        found[label].append(node)
-    return [nodes for nodes in found if len(nodes) > 1]
-
-
 def check_scipy() -> None:
     """Raises ConfigError: SciPy is not installed."""
     _of("scipy")

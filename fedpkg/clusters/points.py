@@ -7,12 +7,12 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from fedpkg.clusters.from_scipy import Array, add_products, components
+from fedpkg.clusters.from_scipy import Array
 from fedpkg.config_topology import Distance
 from fedpkg.errors import AggregationError
+from fedpkg.strategies.updates.distances import distances_and_norms
 from fedpkg.strategies.updates.held import Updates
 
-_CANCELLED = 1e-4  # below this share of |a|^2 + |b|^2, |a - b|^2 has lost more than 4 of its 16 digits
 _LARGEST = 1e300  # of a squared norm: sums of two are finite
 _DIGITS = 2.0**40
 
@@ -57,44 +57,14 @@ class Points:
 
 
 def points_of(updates: Updates) -> Points:
-    """The points of all updates, in float64 and without cancellation.
-
-    |a - b|^2 = |a|^2 + |b|^2 - 2 <a, b>: one product of matrices for each piece of all updates gives all pairs. Where
-    clients are much closer to each other than to the global model, digits cancel: such groups are computed again,
-    relative to one of them, until none are left. So equal updates have the distance 0. Memory: a few matrices of n × n,
-    and a piece of each update.
+    """The points of all updates, in float64 and without cancellation (`distances_and_norms`).
 
     Raises:
         AggregationError: an update has values that are not finite, or whose squares are not (names the client).
-        ConfigError: SciPy is not installed.
     """
-    count = len(updates)
-    squares = np.zeros((count, count))
-    norms = _fill(squares, updates, [list(range(count))])
+    squares, norms = (found.numpy() for found in distances_and_norms(updates))
+    _check_finite(updates.clients, norms)
     return Points(tuple(updates.clients), norms, squares, np.asarray(updates.num_examples, dtype=np.float64))
-
-
-def _fill(squares: Array, updates: Updates, groups: list[list[int]]) -> Array:
-    """Set |x_i - x_j|^2 within the groups, and then again within parts where digits were lost; returns |x_i|^2."""
-    names, norms = updates.model.parameters, np.zeros(0)
-    lost = np.ones(squares.shape, dtype=bool)
-    while groups:
-        grams = [np.zeros((len(group), len(group)), order="F") for group in groups]
-        for rows, model in updates.pieces(names, wide=True):
-            for number, group in enumerate(groups):
-                shifted = rows.sub_(model) if not len(norms) else rows[group] - rows[group[0]]
-                grams[number] = add_products(grams[number], shifted.numpy())
-        if not len(norms):
-            norms = grams[0].diagonal().copy()
-            _check_finite(updates.clients, norms)
-        parts = []
-        for group, gram in zip(groups, grams, strict=True):
-            place, lengths, found = np.ix_(group, group), gram.diagonal(), _squares(gram)
-            squares[place] = np.where(lost[place], found, squares[place])
-            lost[place] &= found < _CANCELLED * (lengths[:, None] + lengths[None, :])
-            parts += [[group[one] for one in part] for part in components(lost[place])]
-        groups = parts
-    return norms
 
 
 def _check_finite(clients: list[str], norms: Array) -> None:
@@ -126,14 +96,6 @@ def cross_distances(updates: Updates, count: int, distance: Distance) -> Array:
     scale = lengths[count:, None] * lengths[None, :count]
     cosines = torch.where(scale > 0, products / scale, 0.0)
     return _rounded((1 - cosines).clamp(0, 2).numpy())
-
-
-def _squares(gram: Array) -> Array:
-    """|x_i - x_j|^2 from the upper triangle of <x_i, x_j>."""
-    gram = np.triu(gram)
-    squares = gram.diagonal()[:, None] + gram.diagonal()[None, :] - 2 * (gram + np.triu(gram, 1).T)
-    np.fill_diagonal(squares, 0)
-    return np.asarray(squares.clip(0))
 
 
 def _rounded(distances: Array) -> Array:

@@ -1,6 +1,8 @@
 """Clusters of 1000 updates of a million parameters, mapped: seconds, and memory that is no mapped file.
 
-python clusters.py [--clients 1000] [--elements 1000000] [--repeat 1]
+python clusters.py [--clients 1000] [--elements 1000000] [--repeat 1] [--close 100]
+
+Then distances of updates that are close to each other, in blocks and pair by pair.
 
 The updates are safetensors files of float32 in the page cache; all threads of the machine, a process for each turn.
 Four groups are found by agglomerative clustering of cosine distances; other methods differ in what follows
@@ -73,11 +75,36 @@ def measure(folder):
     print(json.dumps([seconds, cpu, peak[0] - before]))
 
 
+def compare_ways(count, elements):
+    """Seconds of processor time for distances of ``count`` nearly equal updates: in blocks, and pair by pair."""
+    import torch
+
+    from fedpkg.strategies.base import Reply
+    from fedpkg.strategies.updates.distances import squared_distances, squared_distances_by_pair
+    from fedpkg.strategies.updates.held import Updates
+    from fedpkg.weights.weights import Weights
+
+    generator = torch.Generator().manual_seed(0)
+    base = torch.randn(elements, generator=generator)
+    made = [Weights({"x": base + 1e-4 * torch.randn(elements, generator=generator)}) for _ in range(count)]
+    updates = Updates((Reply("r", n, f"c{n}", {"": one}, 1.0) for n, one in enumerate(made)), Weights({"x": 0 * base}))
+    seconds, found = [], []
+    for way in (squared_distances, squared_distances_by_pair):
+        cpu = time.process_time()
+        found.append(way(updates))
+        seconds.append(time.process_time() - cpu)
+    torch.testing.assert_close(*found, rtol=1e-9, atol=0)
+    return seconds
+
+
 def main():
     options = parser(__doc__)
     options.add_argument("--clients", type=int, default=1000, metavar="N")
     options.add_argument("--elements", type=int, default=1_000_000, metavar="N", help="parameters of each update")
     options.add_argument("--repeat", type=int, default=1, metavar="N", help="turns (default: 1)")
+    options.add_argument(
+        "--close", type=int, default=100, metavar="N", help="updates close to each other (default: 100)"
+    )
     options.add_argument("--measure", metavar="FOLDER", help="(what each process of this script does)")
     given = options.parse_args()
     if given.measure:
@@ -96,6 +123,8 @@ def main():
         Figure(f"{what}, s", f"{statistics.median(wall):.1f}", "< 15"),
         Figure(f"{what}, GB", f"{max(memory) / 1e9:.2f}", "< 1"),
     ]
+    blocks, pairs = compare_ways(given.close, given.elements)
+    figures.append(Figure(f"Distances of {given.close} close updates: pairs / blocks", f"{pairs / blocks:.1f} ×", ""))
     print(f"{what}: wall {spread(wall)} s, CPU {spread(cpu)} s")
     table([(figure.name, figure.value, figure.goal) for figure in figures], ["figure", "measured", "goal"])
     save(given.figures, figures)

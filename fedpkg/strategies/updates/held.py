@@ -81,15 +81,23 @@ class Updates:
         return view
 
     def pieces(
-        self, names: Iterable[str], *, wide: bool = False, beside: Mapping[str, Tensor] | None = None
+        self,
+        names: Iterable[str],
+        *,
+        wide: bool = False,
+        beside: Mapping[str, Tensor] | None = None,
+        room: int = _ROOM,
     ) -> Iterator[tuple[Tensor, Tensor]]:
         """Pieces of these tensors, in order: the updates' rows (n, width), and the row (width) of ``beside``.
 
         By default ``beside`` is the global model. Pieces are in float32, or in float64 if the tensor or ``wide`` asks
         for it; a complex element is two numbers. The next piece overwrites the rows.
+
+        Args:
+            room: the number of elements of all rows together, if there are many rows.
         """
         beside = beside or self.model
-        for name, rows, start in self._pieces(names, wide):
+        for name, rows, start in self._pieces(names, wide, room):
             yield rows, _flat(beside[name])[start : start + rows.shape[1]].to(rows.dtype)
 
     def made(
@@ -150,9 +158,9 @@ class Updates:
             found[start : start + _PIECE] = np.sort(rows, axis=0)[(len(arrays) - 1) // 2]
         return torch.from_numpy(found).reshape(self.model[name].shape)
 
-    def _pieces(self, names: Iterable[str], wide: bool) -> Iterator[tuple[str, Tensor, int]]:
+    def _pieces(self, names: Iterable[str], wide: bool, room_of_all: int = _ROOM) -> Iterator[tuple[str, Tensor, int]]:
         count = len(self)
-        width = max(_LEAST, min(_PIECE, _ROOM // count))
+        width = max(_LEAST, min(_PIECE, room_of_all // count))
         room: dict[torch.dtype, Tensor] = {}
         for name in names:
             dtype = torch.float64 if wide else _row_dtype(self.model[name])

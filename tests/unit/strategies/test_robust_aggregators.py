@@ -18,7 +18,7 @@ from fedpkg.strategies.aggregators.centered_clipping import CenteredClipping
 from fedpkg.strategies.aggregators.robust import RobustAggregator
 from fedpkg.strategies.aggregators.trimmed_mean import TrimmedMean
 from fedpkg.strategies.registry import STRATEGIES, make_strategy
-from fedpkg.strategies.updates.distances import squared_distances
+from fedpkg.strategies.updates.distances import squared_distances, squared_distances_by_pair
 from fedpkg.strategies.updates.held import Updates
 from fedpkg.strategies.updates.order import in_order
 from fedpkg.weights.weights import Weights
@@ -323,6 +323,27 @@ def test_distances_are_the_same_both_ways() -> None:
         updates = [Weights({"w": torch.randn(size, generator=rng, dtype=torch.float64)}) for _ in range(7)]
         found = squared_distances(held(updates, Weights({"w": torch.randn(size, generator=rng, dtype=torch.float64)})))
         assert torch.equal(found, found.T)
+
+
+@pytest.mark.parametrize(("count", "size"), [(5, 5000), (131, 300)])
+def test_distances_are_those_of_pairs_with_the_same_bits_for_any_number_of_threads(count: int, size: int) -> None:
+    """Also of updates that are equal, and of groups that are close at one scale within another."""
+    rng = torch.Generator().manual_seed(0)
+    base = torch.randn(size, generator=rng, dtype=torch.float64)
+    near = [base + 10.0 ** (-2 * (k % 4)) * torch.randn(size, generator=rng, dtype=torch.float64) for k in range(count)]
+    near[2] = near[count - 1] = near[1].clone()
+    given = held([Weights({"w": one}) for one in near], Weights({"w": torch.zeros(size, dtype=torch.float64)}))
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(squared_distances(given))
+    finally:
+        torch.set_num_threads(before)
+    assert torch.equal(found[0], found[1]) and torch.equal(found[0], found[2])
+    assert torch.equal(found[0], found[0].T) and not found[0].diagonal().any()
+    assert found[0][1, 2] == found[0][1, count - 1] == 0
+    torch.testing.assert_close(found[0], squared_distances_by_pair(given), rtol=1e-10, atol=0)
 
 
 def test_a_huge_update_does_not_blur_the_distances_of_others() -> None:
