@@ -51,13 +51,13 @@ def csv_rows(path: Path, text: str) -> Iterator[tuple[str, dict[str, Any]]]:
         DataError: it is not CSV, a row has too many or too few values, or a column appears twice; with the line.
     """
     reader = csv.reader(io.StringIO(text, newline=""), strict=True)
-    head: list[str] | None = None
+    head, name_of_file = None, str(path)
     try:
         for cells in reader:
-            place = f"{path}, line {reader.line_num}"
             cells = [cell.strip() for cell in cells]
             if not any(cells):
                 continue
+            place = f"{name_of_file}, line {reader.line_num}"
             if head is None:
                 head = cells
                 if len(set(head)) < len(head):

@@ -51,28 +51,21 @@ def prepare_clients(
     Raises:
         DataError: If nothing matches, a name cannot be an id, or the dataset cannot be read or split.
     """
-    entities = entities_of(clients)
-    if clients.folders is not None:
-        return _of_folders(clients, clients.folders, entities)
-    found = None if entities is None else _first(clients, entities)
-    count = clients.count if found is None else len(found)
-    paths: Sequence[Path | None]
-    sizes: Sequence[int | None]
-    names = [] if found is None else [one.entity_id for one in found]
+    named = _named(clients)
+    if clients.folders is not None or (clients.data is None and not shares):
+        named = named or []
+        return [ClientData(name, k, len(named), path, None) for k, (name, path) in enumerate(named)]
     if shares:
-        names = names or numbered_ids(count or 0)
+        names = [name for name, _ in named or ()]
         files = _of_shares(shares, names, cache=cache, seed=seed, check=check, isolated=isolated)
-        paths, sizes = [file.path for file in files], [file.num_examples for file in files]
-    elif clients.data is None:
-        paths = [one.data for one in found] if found is not None else [None] * (count or 0)
-        sizes = [None] * len(paths)
     else:
+        assert clients.data is not None
+        count = None if named is None else len(named)
         files = split_dataset(clients.data, count, cache=cache, seed=seed, check=check, isolated=isolated, facts=facts)
-        paths, sizes = [file.path for file in files], [file.num_examples for file in files]
-    names = names or numbered_ids(len(paths))
+        names = numbered_ids(len(files)) if named is None else [name for name, _ in named]
     return [
-        ClientData(name, k, len(paths), path, size)
-        for k, (name, path, size) in enumerate(zip(names, paths, sizes, strict=True))
+        ClientData(name, k, len(files), file.path, file.num_examples)
+        for k, (name, file) in enumerate(zip(names, files, strict=True))
     ]
 
 
@@ -102,17 +95,22 @@ def client_names(clients: ClientsConfig) -> list[str]:
     Raises:
         DataError: Nothing matches, a name cannot be an id, or only the split of the data would tell the number.
     """
+    if (named := _named(clients)) is None:
+        raise DataError("the number of clients is known only when the data is split", hint="set clients.count")
+    return [name for name, _ in named]
+
+
+def _named(clients: ClientsConfig) -> Sequence[tuple[str, Path | None]] | None:
+    """The ids of all clients, with the paths of their own data; None: the split of a dataset tells the number."""
     entities = entities_of(clients)
     if clients.folders is not None:
-        return [client.client_id for client in _of_folders(clients, clients.folders, entities)]
+        return _of_folders(clients, clients.folders, entities)
     if entities is not None:
-        return [one.entity_id for one in _first(clients, entities)]
-    if clients.count is None:
-        raise DataError("the number of clients is known only when the data is split", hint="set clients.count")
-    return numbered_ids(clients.count)
+        return [(one.entity_id, one.data) for one in _first(clients, entities)]
+    return None if clients.count is None else [(name, None) for name in numbered_ids(clients.count)]
 
 
-def _of_folders(clients: ClientsConfig, pattern: str, entities: Entities | None) -> list[ClientData]:
+def _of_folders(clients: ClientsConfig, pattern: str, entities: Entities | None) -> list[tuple[str, Path]]:
     found = _find(pattern)
     if len(found) < (clients.count or 0):
         raise DataError(
@@ -128,7 +126,7 @@ def _of_folders(clients: ClientsConfig, pattern: str, entities: Entities | None)
                 f"clients.folders: {clients.entities} has no client {strange!r}{nearest(strange, ids)}",
                 hint="list it there, or use a pattern that does not match it",
             )
-    return [ClientData(name, k, len(found), path, None) for k, (name, path) in enumerate(found)]
+    return found
 
 
 def _first(clients: ClientsConfig, entities: Entities) -> list[Entity]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from fedpkg.yaml_places import read_yaml
 Attribute: TypeAlias = "str | int | float | bool"
 _Value = TypeVar("_Value")
 
-_KEYS = ("id", "parent", "data")
+_PLAIN = frozenset((str, int, float, bool))
 _PLACEHOLDER = re.compile(r"\{attributes\.([A-Za-z0-9_-]+)\}")
 _HINT = "an entity has id, parent (the id of another), data (a path), and attributes of any name with one value each"
 # Of vantage6's organizations; people, keys and passwords are left out.
@@ -69,6 +70,7 @@ class Entities:
         self.api_keys = api_keys or {}
         self.ignored = tuple(ignored)
         self._by_id = {entity.entity_id: entity for entity in entities}
+        self._above: dict[str | None, tuple[str, ...]] = {None: ()}  # by parent: all that its children belong to
         parents = {entity.parent for entity in entities}
         self.clients = [entity for entity in entities if entity.entity_id not in parents]
 
@@ -81,7 +83,7 @@ class Entities:
     def __iter__(self) -> Iterator[Entity]:
         return iter(self._by_id.values())
 
-    @property
+    @functools.cached_property
     def attributes(self) -> dict[str, None]:
         """The names of all attributes, each once."""
         return dict.fromkeys(name for entity in self for name in entity.attributes)
@@ -95,15 +97,18 @@ class Entities:
             at = self._by_id[at].parent
         return found
 
-    def parents_of(self, entity_id: str) -> list[str]:
+    def parents_of(self, entity_id: str) -> tuple[str, ...]:
         """All that an entity belongs to, from the top."""
-        found, at = list[str](), self._by_id[entity_id].parent
-        while at is not None:
-            found.append(at)
-            at = self._by_id[at].parent
-        return found[::-1]
+        parent = self._by_id[entity_id].parent
+        if (found := self._above.get(parent)) is None:
+            above, at = list[str](), parent
+            while at is not None:
+                above.append(at)
+                at = self._by_id[at].parent
+            found = self._above[parent] = tuple(reversed(above))
+        return found
 
-    def values(self, entity_id: str, name: str) -> list[str]:
+    def values(self, entity_id: str, name: str) -> Sequence[str]:
         """What a pattern ``name=…`` of a group is compared with; for ``parent``, all that it belongs to."""
         if name == "parent":
             return self.parents_of(entity_id)
@@ -145,10 +150,16 @@ def read_entities(path: Path, *, sha256: str | None = None) -> Entities:
             hint="restore the file, or start a new run",
             path=str(path),
         )
-    of_vantage6 = _OfVantage6(path)
+    return _entities_in(file, os.path.abspath(path.parent))
+
+
+@functools.lru_cache(maxsize=4)  # a session asks for them in several places, and 100,000 of them take a second
+def _entities_in(file: SmallFile, folder: str) -> Entities:
+    """The entities of a file; paths of data are relative to its folder."""
+    path, of_vantage6 = file.path, _OfVantage6(file.path)
     is_csv = path.suffix.lower() == ".csv"
     rows = csv_rows(path, file.text) if is_csv else _yaml_rows(path, file.text, of_vantage6)
-    entities = [_entity(path, place, row) for place, row in rows]
+    entities = [_entity(path, folder, place, row) for place, row in rows]
     if not entities:
         raise DataError(f"{path}: it lists no entities", hint=_HINT, path=str(path))
     _check(entities)
@@ -163,7 +174,8 @@ def _yaml_rows(path: Path, text: str, of_vantage6: _OfVantage6) -> Iterator[tupl
     try:
         tree, lines = read_yaml(text, source=str(path))
     except ConfigError as error:
-        raise DataError(error.message, hint=error.hint, path=str(path)) from error
+        hint = error.hint or "a CSV file has room for more than 10,000 entities, and is read much faster"
+        raise DataError(error.message, hint=hint, path=str(path)) from error
     if isinstance(tree, dict) and "organizations" in tree:
         yield from of_vantage6.rows(tree)
         return
@@ -267,19 +279,19 @@ class _OfVantage6:
         raise DataError(f"{whole}: {what}", hint=hint, path=str(self.path))
 
 
-def _entity(path: Path, place: str, row: Mapping[str, Any]) -> Entity:
-    if row.get("id") in (None, ""):
-        raise DataError(f"{place}: an entity has no id", hint=_HINT, path=str(path))
+def _entity(path: Path, folder: str, place: str, row: Mapping[str, Any]) -> Entity:
     values = {key: value for key, value in row.items() if value is not None}
-    for key, value in values.items():
-        if not isinstance(value, (str, int, float, bool)):
-            raise DataError(f"{place}: '{key}' must have one value, found {value!r:.60}", hint=_HINT, path=str(path))
-    data = values.get("data")
+    if values.get("id", "") == "":
+        raise DataError(f"{place}: an entity has no id", hint=_HINT, path=str(path))
+    if not _PLAIN.issuperset(map(type, values.values())):
+        key, value = next((key, value) for key, value in values.items() if type(value) not in _PLAIN)
+        raise DataError(f"{place}: '{key}' must have one value, found {value!r:.60}", hint=_HINT, path=str(path))
+    entity_id, parent, data = values.pop("id"), values.pop("parent", None), values.pop("data", None)
     return Entity(
-        str(values["id"]),
-        str(values["parent"]) if "parent" in values else None,
-        None if data is None else Path(os.path.abspath(path.parent / os.path.expanduser(str(data)))),
-        {key: value for key, value in values.items() if key not in _KEYS},
+        str(entity_id),
+        None if parent is None else str(parent),
+        None if data is None else Path(os.path.abspath(os.path.join(folder, os.path.expanduser(str(data))))),
+        values,
         place,
     )
 
@@ -290,9 +302,11 @@ def _check(entities: Sequence[Entity]) -> None:
     for entity in entities:
         if (other := by_id.setdefault(entity.entity_id, entity)) is not entity:
             raise DataError(f"{entity.place}: the id {entity.entity_id!r} is taken, by {other.place}")
+    known = set[str | None]([None])  # whose parents are all right
     for entity in entities:
         above, at = [entity.entity_id], entity
-        while at.parent is not None:
+        while at.parent not in known:
+            assert at.parent is not None
             if at.parent not in by_id:
                 near = nearest(at.parent, by_id)
                 raise DataError(f"{at.place}: there is no entity {at.parent!r}, its parent{near}", hint=_HINT)
@@ -300,6 +314,7 @@ def _check(entities: Sequence[Entity]) -> None:
                 raise DataError(f"{entity.place}: the parents of {entity.entity_id!r} form a circle")
             above.append(at.parent)
             at = by_id[at.parent]
+        known.update(above)
 
 
 def filled_in(values: Mapping[str, _Value], attributes: Mapping[str, Attribute]) -> dict[str, _Value]:

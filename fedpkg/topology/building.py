@@ -280,17 +280,18 @@ def _entities(config: RunConfig, client_ids: Sequence[str]) -> Entities:
 
 def _by_steps(root: _Node, steps: Mapping[str, Sequence[str]], defaults: Mapping[str, Any]) -> None:
     """Make the combiners on the way down to each client."""
-    nodes = {"": root}
+    nodes: dict[tuple[str, ...], _Node] = {(): root}
     for name, names in steps.items():
-        at = root
-        for step in names:
-            path = _below(at.path, step)
-            if path not in nodes:
-                _check_names(at, [step])
-                nodes[path] = _Node(path, defaults)
-                at.children.append(nodes[path])
-            at = nodes[path]
-        at.clients.append(name)
+        way = tuple(names)
+        if way not in nodes:
+            at = root
+            for number, step in enumerate(way, 1):
+                if way[:number] not in nodes:
+                    _check_names(at, [step])
+                    nodes[way[:number]] = _Node(_below(at.path, step), defaults)
+                    at.children.append(nodes[way[:number]])
+                at = nodes[way[:number]]
+        nodes[way].clients.append(name)
 
 
 def _values(
@@ -339,6 +340,7 @@ def _below(path: str, name: str) -> str:
 def _made(root: _Node, config: RunConfig) -> Combiner:
     """The combiners with their strategies, from the bottom up."""
     order: list[tuple[_Node, Mapping[str, Any], Strategy]] = []
+    strategies: dict[int, Strategy] = {}  # by section: what many combiners inherit is made once
     own: dict[str, Any] = {"strategy": config.strategy, "timeout_s": None, "parameters": {}, "arguments": {}}
     own["validate"] = (config.topology or {}).get("validate", "global")
     waiting: list[tuple[_Node, Mapping[str, Any]]] = [(root, own)]
@@ -354,7 +356,8 @@ def _made(root: _Node, config: RunConfig) -> Combiner:
         }
         _check(node)
         _check_validated(node, has["validate"], config)
-        strategy = make_strategy(has["strategy"])
+        if (strategy := strategies.get(id(has["strategy"]))) is None:
+            strategy = strategies[id(has["strategy"])] = make_strategy(has["strategy"])
         _check_strategy(node, has["strategy"], strategy)
         order.append((node, has, strategy))
         waiting.extend((child, has) for child in reversed(node.children))

@@ -35,6 +35,7 @@ BENCHMARKS = [
     ["tracking.py"],
     ["scale.py"],
     ["trees.py"],
+    ["entities.py"],
 ]
 QUICK = [
     ["start_up.py", "--repeat", "1"],
@@ -49,7 +50,8 @@ QUICK = [
     ["fold.py", "--repeat", "1", "--clients", "2"],
     ["weights.py", "--repeat", "1"],
     ["aggregators.py", "--repeat", "1", "--clients", "8", "--elements", "1000000"],
-    ["clusters.py", "--clients", "100", "--elements", "10000"],
+    ["clusters.py", "--clients", "100", "--elements", "10000", "--close", "20"],
+    ["entities.py", "--entities", "3000", "--repeat", "1"],
     ["workloads.py", "w1", "--repeat", "1"],
     ["message_apps.py", "w1", "--repeat", "1", "--no-memory"],
     ["algorithms.py", "--repeat", "1", "--nodes", "5"],
