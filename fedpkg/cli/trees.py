@@ -68,6 +68,7 @@ def accounts(paths: Sequence[str], combiners: Sequence[CombinerRow], requests: S
 def validation_means(tree: TreeStrategy, rows: Sequence[ValidationRow]) -> dict[str, dict[str, float]]:
     """By combiner, the weighted means of the metrics of all clients below it, in the last round that has any."""
     from fedpkg.controller.metrics import average
+    from fedpkg.strategies.tree import upward
 
     last = max((row.round_number for row in rows), default=0)
     of_client = {row.client_id: row for row in rows if row.round_number == last}
@@ -75,21 +76,12 @@ def validation_means(tree: TreeStrategy, rows: Sequence[ValidationRow]) -> dict[
     for one in tree.root.everyone():
         for client_id in one.clients:
             if (row := of_client.get(client_id)) is not None:
-                for path in with_those_above(one.path):
+                for path in upward(one.path):
                     below.setdefault(path, []).append(row)
     means = {path: average((row.metrics, (row.weight, row.weight_source)) for row in of) for path, of in below.items()}
     return {
         path: {name: value for name, value in mean.values.items() if value is not None} for path, mean in means.items()
     }
-
-
-def with_those_above(path: str) -> list[str]:
-    """A combiner and all above it, up to the root."""
-    found = [path]
-    while path:
-        path = path.rpartition("/")[0]
-        found.append(path)
-    return found
 
 
 def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_number: int | None) -> None:

@@ -123,8 +123,8 @@ class Asked:
         self.payload, self._sent_bytes = request.payload, None  # the clients' input
         if request.download is not None:
             self.payload, self._sent_bytes = desk.payloads.travelled(request)
-        received = dataclasses.replace(request, payload=self.payload)
-        self._ordering = Ordering.of(desk.ctx, desk.common, received, desk.payloads.model, row)
+            request = dataclasses.replace(request, payload=self.payload)
+        self._ordering = Ordering.of(desk.ctx, desk.common, request, desk.payloads.model, row)
         self.cohort = tuple(row.cohort)
         self._counted = None if row.counted is None else frozenset(row.counted)
         self.settled: dict[int, Came | None] = {}
@@ -370,7 +370,8 @@ class Asked:
         if len(counted) < self._required:
             raise self._too_few(len(counted))
         self.row = dataclasses.replace(self.row, status="answered", counted=counted)
-        self.desk.ledger.note(self.row)
+        is_by_time = self.row.target < len(self.cohort) or self.late is not None
+        self.desk.ledger.note(self.row, by_time=is_by_time)
 
     def _wait_for(self, position: int) -> None:
         while position not in self.settled:

@@ -257,7 +257,8 @@ class Asking:
 
     def _chosen(self, request: Request, number: int) -> tuple[Request, Sample]:
         """A request with its id and its clients."""
-        request = dataclasses.replace(request, request_id=request.request_id or str(number))
+        if not request.request_id:
+            request = dataclasses.replace(request, request_id=str(number))
         self._check(request)
         sample = self._cohort(request)
         if isinstance(request.wait, int):

@@ -136,13 +136,18 @@ class Ledger:
 
     def begin_again(self, row: RequestRow) -> RequestRow:
         """Record that a request is sent: clients that failed are asked again, even if this attempt is killed."""
-        row = dataclasses.replace(row, counted=self._replayed.get(row.request_id))
+        if (replayed := self._replayed.get(row.request_id)) != row.counted:
+            row = dataclasses.replace(row, counted=replayed)
         self.note(row)
         return row
 
-    def note(self, row: RequestRow) -> None:
-        """Record how a request was answered."""
-        self.ctx.store.record_request(row)
+    def note(self, row: RequestRow, *, by_time: bool = False) -> None:
+        """Record how a request was answered.
+
+        ``by_time``: which replies count depends on when they arrived, so the row is on disk before they are used. Other
+        rows follow from the tasks' rows, and a tree has hundreds in a round: they are written together with these.
+        """
+        self.ctx.store.record_request(row, later=not by_time)
 
     def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
         for name in ("number", "entry_point", "reply_kind", "client_group", "cohort"):
@@ -373,7 +378,7 @@ class ValidationLedger(Ledger):
     def begin(self, row: RequestRow, *, is_first: bool, is_after_wait: bool = False) -> RequestRow:
         return row
 
-    def note(self, row: RequestRow) -> None:
+    def note(self, row: RequestRow, *, by_time: bool = False) -> None:
         """A validation is not a request of the strategy, so nothing is recorded."""
 
     def _reply_rows(self, received: Received, weight: Weight | None) -> tuple[UpdateRow | None, ValidationRow | None]:

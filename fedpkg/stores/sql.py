@@ -60,7 +60,7 @@ from fedpkg.stores.tables import (
     Table,
     where_of,
 )
-from fedpkg.stores.write_behind import TaskRecord, WriteBehind
+from fedpkg.stores.write_behind import RequestRecord, TaskRecord, WriteBehind
 
 _WITH_TASKS = "join tasks on tasks.task_id = {}.task_id"
 _BY_COHORT = ("tasks.round_number", "tasks.position", "tasks.attempt", "tasks.task_id")
@@ -186,8 +186,14 @@ class StateStore:
         with self._database.transaction() as transaction:
             self._record_round(transaction, row)
 
-    def record_request(self, row: RequestRow) -> None:
-        """Record a request when a round sends it, and which replies count before they are folded."""
+    def record_request(self, row: RequestRow, *, later: bool = False) -> None:
+        """Record a request when a round sends it, and which replies count.
+
+        ``later``: it is written together with the tasks' rows (`record_task`).
+        """
+        if later:
+            self._database.add(RequestRecord.of(row))
+            return
         with self._database.transaction() as transaction:
             transaction.run(REQUESTS.upsert, REQUESTS.encode(row))
 

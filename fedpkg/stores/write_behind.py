@@ -1,17 +1,17 @@
-"""Delayed writes of tasks' rows: one transaction for all tasks that end at about the same time."""
+"""Delayed writes of rows of tasks and requests: one transaction for all that end at about the same time."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from contextlib import AbstractContextManager
 from types import MappingProxyType
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 from fedpkg.errors import StoreError
-from fedpkg.stores.base import TaskRow, UpdateRow, ValidationRow
+from fedpkg.stores.base import RequestRow, TaskRow, UpdateRow, ValidationRow
 from fedpkg.stores.database import Database, Parameters, Transaction
-from fedpkg.stores.tables import TASKS, UPDATES, VALIDATIONS
+from fedpkg.stores.tables import REQUESTS, TASKS, UPDATES, VALIDATIONS
 
 WITHIN_S = 0.05  # longest delay of a row
 
@@ -23,6 +23,10 @@ class TaskRecord(NamedTuple):
     update: Parameters | None
     validation: Parameters | None
 
+    @property
+    def key(self) -> Hashable:
+        return str(self.task["task_id"])
+
     @classmethod
     def of(cls, task: TaskRow, update: UpdateRow | None, validation: ValidationRow | None) -> TaskRecord:
         """Raises StoreError: a value cannot be stored."""
@@ -33,10 +37,30 @@ class TaskRecord(NamedTuple):
         )
 
 
-def write(database: Database, records: Sequence[TaskRecord]) -> None:
-    """Write records in one transaction; each replaces earlier rows with its task's id."""
+class RequestRecord(NamedTuple):
+    """The row of one request, as parameters of a statement."""
+
+    request: Parameters
+
+    @property
+    def key(self) -> Hashable:
+        return tuple(self.request[column] for column in REQUESTS.key)
+
+    @classmethod
+    def of(cls, request: RequestRow) -> RequestRecord:
+        """Raises StoreError: a value cannot be stored."""
+        return cls(REQUESTS.encode(request))
+
+
+Record: TypeAlias = TaskRecord | RequestRecord
+
+
+def write(database: Database, given: Sequence[Record]) -> None:
+    """Write records in one transaction; each replaces earlier rows with its task's or request's key."""
+    records = [record for record in given if isinstance(record, TaskRecord)]
     tasks = [record.task for record in records]
     with database.transaction() as transaction:
+        transaction.run_many(REQUESTS.upsert, [one.request for one in given if isinstance(one, RequestRecord)])
         transaction.run_many("delete from updates where task_id = :task_id", tasks)
         transaction.run_many("delete from validations where task_id = :task_id", tasks)
         transaction.run_many(TASKS.upsert, tasks)
@@ -55,22 +79,21 @@ class WriteBehind:
     def __init__(self, database: Database) -> None:
         self._database = database
         self.where = database.where
-        self._waiting: dict[str, TaskRecord] = {}  # by task: only its last record is written
+        self._waiting: dict[Hashable, Record] = {}  # by key: of a task or request, only the last record is written
         self._changed = threading.Condition()  # guards the attributes above and below
         self._error: StoreError | None = None
         self._thread: threading.Thread | None = None
         self._closed = False
         self._writing = threading.Lock()  # so that `flush` also waits for a write in another thread
 
-    def add(self, record: TaskRecord) -> None:
+    def add(self, record: Record) -> None:
         self._raise_error()
         if self._closed:  # the database raises the error
             write(self._database, [record])
             return
-        task_id = record.task["task_id"]
         with self._changed:
-            self._waiting.pop(task_id, None)
-            self._waiting[task_id] = record
+            self._waiting.pop(record.key, None)
+            self._waiting[record.key] = record
             if self._thread is None:
                 self._thread = threading.Thread(target=self._run, name="fedpkg-write-behind", daemon=True)
                 self._thread.start()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar, runtime_checkable
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from fedpkg.errors import NotSaid
 from fedpkg.log import event
@@ -56,21 +56,15 @@ class Fold(Protocol[_Result_co]):
         ...
 
 
-@runtime_checkable
-class Folding(Protocol):
-    """An aggregator or a strategy whose replies can be folded. ``fold`` is None if its parts do not allow it.
+def fold_of(one: object) -> Callable[..., Fold[Any]] | None:
+    """The ``fold`` of an aggregator or a strategy. None: it needs all replies in one place.
 
     It is called with the global model (aggregator) or with the state at the time of the request (strategy), and with
     the first cohort position of the part to fold, by default 0.
     """
-
-    @property
-    def fold(self) -> Callable[..., Fold[Any]] | None: ...
-
-
-def fold_of(one: object) -> Callable[..., Fold[Any]] | None:
-    """The fold of the replies to an aggregator or a strategy. None: it needs all of them in one place."""
-    return one.fold if isinstance(one, Folding) else None
+    # isinstance with a Protocol takes 40 µs on Python 3.11, and each combiner of a tree asks in each round.
+    found: Callable[..., Fold[Any]] | None = getattr(one, "fold", None)
+    return found
 
 
 @dataclass(frozen=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal
@@ -68,7 +69,7 @@ class Pipeline:
             if getattr(step, "error_feedback", False):
                 raise ValueError(f"server_transforms: {type(step).__name__} has error_feedback, which is for clients")
 
-    @property
+    @functools.cached_property
     def traits(self) -> Traits:
         """Those of its aggregator, and what the other parts make of them."""
         of = traits_of(self.aggregator)
@@ -92,7 +93,7 @@ class Pipeline:
     def ask(self, state: State, rng: np.random.Generator) -> tuple[State, list[Request]]:
         step = state["step"] + 1
         state = {**state, "step": step}
-        if isinstance(self.aggregator, RememberingAggregator) or self.server_transforms:
+        if self._remembers or self.server_transforms:
             state["draw"] = int(rng.integers(1 << 62))
         request = Request(
             request_id=f"train-{step}",
@@ -122,7 +123,7 @@ class Pipeline:
         kept = {name: value for name, value in state.items() if name != "draw"}
         if (fold := self.fold) is not None:
             aggregate = folded(fold(state), replies)
-        elif isinstance(self.aggregator, RememberingAggregator):
+        elif self._remembers:
             import numpy as np
 
             rng, memory = np.random.default_rng(state.get("draw", 0)), state.get("aggregator", {})
@@ -136,6 +137,10 @@ class Pipeline:
         memory = state.get("server_optimiser", {})
         stepped, kept["server_optimiser"] = self.server_optimiser.step(model, aggregate, memory)
         return {**kept, "model": stepped}
+
+    @functools.cached_property
+    def _remembers(self) -> bool:
+        return isinstance(self.aggregator, RememberingAggregator)
 
     def _arriving(self, state: State) -> Callable[[Reply], Reply]:
         """The function that is applied to each reply before it is aggregated."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import TYPE_CHECKING, Any, Literal, Protocol, TypeAlias, runtime_checkable
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from fedpkg.errors import ConfigError
 from fedpkg.transforms.stage import Stage
@@ -96,16 +96,9 @@ class Traits:
         return [name for name in clients if name not in apart]
 
 
-@runtime_checkable
-class HasTraits(Protocol):
-    """A strategy or an aggregator that declares its properties."""
-
-    @property
-    def traits(self) -> Traits: ...
-
-
 # Attributes of older versions, in place of `Traits`. Ignoring them would silently change a strategy.
 _FORMER = frozenset(field.name for field in fields(Traits)) - {"reply", "changes_numbers", "server_optimiser"}
+_NONE = object()
 
 
 def traits_of(one: object) -> Traits:
@@ -115,11 +108,11 @@ def traits_of(one: object) -> Traits:
         ConfigError: its ``traits`` have another type, or it has a trait as an attribute.
     """
     name = type(one).__name__
-    if isinstance(one, HasTraits):
-        if isinstance(one.traits, Traits):
-            return one.traits
+    if (traits := getattr(one, "traits", _NONE)) is not _NONE:
+        if isinstance(traits, Traits):
+            return traits
         raise ConfigError(
-            f"{name}: 'traits' is a {type(one.traits).__name__}, not a fedpkg.strategies.Traits", key="strategy"
+            f"{name}: 'traits' is a {type(traits).__name__}, not a fedpkg.strategies.Traits", key="strategy"
         )
     if former := sorted(each for each in _FORMER if hasattr(one, each)):
         said = ", ".join(f"{each}=…" for each in former)

@@ -31,7 +31,6 @@ from fedpkg.strategies.base import (
 )
 from fedpkg.strategies.master import given_model, with_master, without_model
 from fedpkg.strategies.traits import Traits, traits_of
-from fedpkg.strategies.updates.held import finite
 from fedpkg.types import Json, ReplyKind, leaves
 from fedpkg.waist.answer import Failure
 
@@ -94,6 +93,11 @@ class Combiner:
             waiting.extend(reversed(one.children))
 
     @functools.cached_property
+    def stepping(self) -> Strategy | SteppingStrategy:
+        """Its strategy, with models in half precision kept in float32."""
+        return with_master(self.strategy)
+
+    @functools.cached_property
     def below(self) -> tuple[str, ...]:
         """The clients that its sampler may choose: all below it but those that a sampler further down chooses."""
         found, waiting = list[str](), [self]
@@ -102,6 +106,14 @@ class Combiner:
             found += one.clients
             waiting.extend(child for child in reversed(one.children) if child.sampler is None)
         return tuple(found)
+
+
+def upward(path: str) -> Iterator[str]:
+    """The path of a combiner, and those of all above it, up to the root."""
+    yield path
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
 
 
 @dataclass(frozen=True)
@@ -160,7 +172,7 @@ class TreeStrategy:
         return {one.path for one in combiner.everyone() if one.sampler is not None and one is not combiner}
 
     def init(self, seed_model: Weights) -> State:
-        return {**with_master(self.root.strategy).init(seed_model), COMBINERS: {}}
+        return {**self.root.stepping.init(seed_model), COMBINERS: {}}
 
     def step(self, state: State, ctx: StepContext) -> Step:
         states = dict(state[COMBINERS])
@@ -273,7 +285,8 @@ class _Work:
         import numpy as np
 
         text = "\x1f".join(map(str, (self._draw, *words)))
-        return np.random.default_rng(list(hashlib.sha256(text.encode()).digest()))
+        digest = np.frombuffer(hashlib.sha256(text.encode()).digest(), dtype=np.uint8)
+        return np.random.default_rng(digest.astype(np.uint32))  # a list of the same numbers takes ten times as long
 
     def drawn(self, combiner: Combiner, number: int) -> _Cohort:
         """The cohort of a combiner's round that its sampler, or the session's, chooses."""
@@ -283,9 +296,10 @@ class _Work:
         active: set[str] = set()
         paths = {self.tree.places[name] for name in sample.clients} | self.tree.samplers_below(combiner)
         for path in paths:
-            while path not in active and path != combiner.path:
-                active.add(path)
-                path = path.rpartition("/")[0]
+            for one in upward(path):
+                if one in active or one == combiner.path:
+                    break
+                active.add(one)
         share = sample.target / len(sample.clients) if sample.clients else 1.0
         return _Cohort(frozenset(sample.clients), frozenset(active), share)
 
@@ -310,7 +324,7 @@ class _Open:
         self.examples: dict[str, float] = {}
         self.cohort: _Cohort
         self._model = model
-        self._strategy = with_master(combiner.strategy)
+        self._strategy = combiner.stepping
         self._state = state or {}
         self._round = 0
         self._virtual_s = 0.0
@@ -441,6 +455,8 @@ class _Open:
             self._fail(error)
 
     def _end_round(self, result: StepResult) -> None:
+        from fedpkg.strategies.updates.held import finite  # imports PyTorch, which showing a tree does not need
+
         combiner, asked = self.combiner, self._asked
         self._check_required()
         if misfit := result.model.mismatch(self._model):

@@ -528,7 +528,7 @@ class Weights(Mapping[str, Tensor]):
         for name, tensor in self._tensors.items():
             if _can_be_non_finite(tensor):
                 low, high = torch.aminmax(_as_real(tensor))
-                yield name, low.abs().maximum(high.abs()).item()
+                yield name, max(abs(low.item()), abs(high.item()))  # if one is NaN, so is the other
 
     def first_non_finite(self, like: Weights | None = None) -> str | None:
         """The name of the first tensor with a NaN or an infinity, or None. One pass.

@@ -272,6 +272,10 @@ def test_requests_are_recorded_when_they_are_asked_and_when_they_are_answered(ru
     )
     running.record_request(answered)
     assert running.list_requests("digits-1", round_number=1) == [request_row("ask 1"), answered]
+    for number in (5, 6):  # these are written with the next call, and only the last one
+        running.record_request(dataclasses.replace(answered, num_ok=number), later=True)
+    assert running.list_requests("digits-1", round_number=1)[1].num_ok == 6
+    running.record_request(answered)
     assert [row.round_number for row in running.list_requests("digits-1")] == [1, 1, 2]
     failed = dataclasses.replace(second, status="failed")
     running.finish_round(round_row(1, status="failed"), requests=[failed])
