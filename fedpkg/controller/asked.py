@@ -371,7 +371,7 @@ class Asked:
             raise self._too_few(len(counted))
         self.row = dataclasses.replace(self.row, status="answered", counted=counted)
         is_by_time = self.row.target < len(self.cohort) or self.late is not None
-        self.desk.ledger.note(self.row, by_time=is_by_time)
+        self.desk.ledger.note(self.row, at_once=is_by_time)
 
     def _wait_for(self, position: int) -> None:
         while position not in self.settled:

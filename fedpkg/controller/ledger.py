@@ -138,16 +138,16 @@ class Ledger:
         """Record that a request is sent: clients that failed are asked again, even if this attempt is killed."""
         if (replayed := self._replayed.get(row.request_id)) != row.counted:
             row = dataclasses.replace(row, counted=replayed)
-        self.note(row)
+        self.note(row, at_once=True)
         return row
 
-    def note(self, row: RequestRow, *, by_time: bool = False) -> None:
-        """Record how a request was answered.
+    def note(self, row: RequestRow, *, at_once: bool = False) -> None:
+        """Record a request, and how it was answered.
 
-        ``by_time``: which replies count depends on when they arrived, so the row is on disk before they are used. Other
-        rows follow from the tasks' rows, and a tree has hundreds in a round: they are written together with these.
+        ``at_once``: before tasks run, whose files are found by it; or which replies count depends on when they arrived.
+        Other rows follow from the tasks' rows, and a tree has hundreds in a round: they are written with these.
         """
-        self.ctx.store.record_request(row, later=not by_time)
+        self.ctx.store.record_request(row, later=not at_once)
 
     def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
         for name in ("number", "entry_point", "reply_kind", "client_group", "cohort"):
@@ -378,7 +378,7 @@ class ValidationLedger(Ledger):
     def begin(self, row: RequestRow, *, is_first: bool, is_after_wait: bool = False) -> RequestRow:
         return row
 
-    def note(self, row: RequestRow, *, by_time: bool = False) -> None:
+    def note(self, row: RequestRow, *, at_once: bool = False) -> None:
         """A validation is not a request of the strategy, so nothing is recorded."""
 
     def _reply_rows(self, received: Received, weight: Weight | None) -> tuple[UpdateRow | None, ValidationRow | None]:
