@@ -1,7 +1,8 @@
 """A large home, written through the store's interface: what the read API and the dashboard cost on it.
 
-    python -m tests.benchmarks.big_home make FOLDER [--sessions 300] [--rounds 500] [--clients 1000]
-    python -m tests.benchmarks.big_home measure FOLDER
+    python tests/benchmarks/big_home.py make FOLDER [--sessions 300] [--rounds 500] [--clients 1000]
+    python tests/benchmarks/big_home.py measure FOLDER
+    python tests/benchmarks/big_home.py serve FOLDER      the same over HTTP, from ``fedpkg dashboard``
 
 One session, ``large``, has all the rounds and clients; the others have ten of each. Its validations have nested values,
 one has 5 MB of JSON, a client's log has 1 MB of control characters, and names are in Arabic, emoji and 300 characters.
@@ -14,6 +15,7 @@ import json
 import math
 import os
 import random
+import signal
 import subprocess
 import sys
 import time
@@ -21,6 +23,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from fedpkg.api_remote import RemoteClient
 from fedpkg.controller.metric_rows import metric_rows
 from fedpkg.stores.base import (
     ClientRow,
@@ -160,12 +163,7 @@ def _round(home: Home, store: StateStore, session_id: str, number: int, names: l
 
 
 def measure(root: Path) -> None:
-    """Print the processor time of answers, in a process of its own, and the memory of that process."""
-    code = "from tests.benchmarks.big_home import _measured; import pathlib, sys; _measured(pathlib.Path(sys.argv[1]))"
-    subprocess.run([sys.executable, "-c", code, str(root)], check=True)
-
-
-def _measured(root: Path) -> None:
+    """Print the processor time of answers, and the memory of this process."""
     from fedpkg.api import clients, metrics, models, rounds, sessions, tasks, values
     from fedpkg.api.encoding import encode, pieces
     from fedpkg.api.opening import opened
@@ -202,6 +200,36 @@ def _measured(root: Path) -> None:
         print(f"100,000 validations: {told}")
 
 
+def serve(root: Path) -> None:
+    """Print the wall time of answers of ``fedpkg dashboard``, and the memory of its process."""
+    words = [sys.executable, "-m", "fedpkg", "--home", str(root), "dashboard", "--no-open", "--read-only", "--json"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, text=True) as server:
+        assert server.stdout is not None
+        client = RemoteClient(json.loads(server.stdout.readline())["view"])
+        try:
+            for path in ("/sessions", *(f"/sessions/{LARGE}{part}" for part in _PARTS)):
+                begun = time.perf_counter()
+                client.get(path)
+                print(f"{path:40s} {1e3 * (time.perf_counter() - begun):8.1f} ms  {_peak_mb(server.pid):6.1f} MB")
+            begun, number, size = time.perf_counter(), 0, 0
+            with client._open(f"/sessions/{LARGE}/validations", {"form": "jsonl"}) as lines:
+                while number < 100_000 and (line := lines.readline()):
+                    number, size = number + 1, size + len(line)
+            told = f"{time.perf_counter() - begun:.1f} s, {size / MB:.1f} MB; the server {_peak_mb(server.pid):.0f} MB"
+            print(f"{number} validations: {told}")
+        finally:
+            server.send_signal(signal.SIGINT)
+
+
+_PARTS = ("", "/curves", "/rounds", "/clients", "/failures", "/failure-kinds", "/models", "/configuration")
+
+
+def _peak_mb(pid: int) -> float:
+    """The largest resident memory of a process so far."""
+    line = next(line for line in Path(f"/proc/{pid}/status").read_text().splitlines() if line.startswith("VmHWM"))
+    return int(line.split()[1]) / 1024
+
+
 def _counted(items: Iterator[Any], most: int) -> Iterator[Any]:
     for number, item in enumerate(items):
         if number == most:
@@ -218,7 +246,7 @@ def _memory_mb() -> float:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("what", choices=["make", "measure"])
+    parser.add_argument("what", choices=["make", "measure", "serve"])
     parser.add_argument("folder", type=Path)
     parser.add_argument("--sessions", type=int, default=300)
     parser.add_argument("--rounds", type=int, default=500)
@@ -229,8 +257,10 @@ def main() -> None:
         make(given.folder, sessions=given.sessions, rounds=given.rounds, clients=given.clients)
         size = os.stat(given.folder / "state.db").st_size
         print(json.dumps({"cpu_seconds": round(time.process_time() - begun, 1), "state_mb": round(size / MB, 1)}))
-    else:
+    elif given.what == "measure":
         measure(given.folder)
+    else:
+        serve(given.folder)
 
 
 if __name__ == "__main__":

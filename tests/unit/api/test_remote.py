@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +127,23 @@ def test_session_that_has_ended_is_not_stopped_or_resumed(at: Opened) -> None:
         actions.stop_session(at, "nested")
     with pytest.raises(SessionError, match="is finished: there is nothing to resume"):
         actions.resume_session(at, "nested")
+
+
+@pytest.mark.parametrize(
+    ("path", "status", "told"),
+    [
+        ("/sessions/nested/stop", 409, "there is nothing to stop"),
+        ("/sessions/nested/resume", 409, "there is nothing to resume"),
+        ("/sessions/nowhere/stop", 404, "there is no session"),
+    ],
+)
+def test_action_that_is_refused_says_why(address: str, path: str, status: int, told: str) -> None:
+    request = urllib.request.Request(f"{address}/api/v1{path}", method="POST")
+    with pytest.raises(urllib.error.HTTPError) as caught:
+        urllib.request.urlopen(request, timeout=60)
+    with caught.value as error:
+        answer = json.loads(error.read())["error"]
+    assert error.code == answer["status"] == status and told in answer["message"]
 
 
 @pytest.mark.soak
