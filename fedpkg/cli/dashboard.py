@@ -39,8 +39,7 @@ def command(settings: Settings, host: str, port: int, read_only: bool, no_open: 
     if missing:
         hint = f'pip install "fedpkg[{_EXTRA}]"'
         raise ConfigError(f"the dashboard needs {' and '.join(missing)}, which cannot be imported", hint=hint)
-    from fedpkg.dashboard.access import Access, is_loopback
-    from fedpkg.dashboard.server import listening, serve
+    from fedpkg.dashboard.tokens import Access, is_loopback, listening
 
     if not is_loopback(host):
         hint = f"keep 127.0.0.1, and on the other machine run: {_forwarding(port or 8200)}"
@@ -64,6 +63,8 @@ def command(settings: Settings, host: str, port: int, read_only: bool, no_open: 
 
         # Other users see the arguments of a browser's process, so this address works once.
         webbrowser.open(f"{base}?token={access.ticket('viewer' if act is None else 'operator')}")
+    from fedpkg.dashboard.server import serve  # takes half a second; browsers that connect meanwhile wait for it
+
     serve(home.root, access, at)
     output.words("The dashboard has ended.")
 

@@ -1,23 +1,18 @@
-"""Which requests are answered: the names of the host, tokens and cookies, origins, and headers of every answer."""
+"""Which requests are answered: names of the host, tokens and cookies, origins; and the headers of every answer."""
 
 from __future__ import annotations
 
-import hashlib
-import hmac
-import ipaddress
-import secrets
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass, field
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeAlias
 from urllib.parse import urlencode
 
 from aiohttp import hdrs, web
 
-Role: TypeAlias = Literal["viewer", "operator"]
+from fedpkg.dashboard.tokens import CSRF, Access, Role, cookie_value, is_loopback, is_same
+
 Handler: TypeAlias = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 TOKEN = "token"  # in the query of the printed address
-CSRF = "csrf"  # in forms
 SIGN_OUT = "/sign-out"  # the only form that viewers have
 STATIC = "/static/"  # files without secrets, which the page for people without a token needs, too
 ROLE = "role"  # of a request
@@ -44,65 +39,6 @@ class Refused(Exception):
     def __init__(self, status: int, title: str, words: str) -> None:
         super().__init__(words)
         self.status, self.title, self.words = status, title, words
-
-
-@dataclass(frozen=True)
-class Access:
-    """The tokens of one server. Without an ``operator`` token there are no actions."""
-
-    viewer: str = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
-    operator: str | None = field(default_factory=lambda: secrets.token_urlsafe(24), repr=False)
-    _tickets: dict[str, Role] = field(default_factory=dict, repr=False)
-
-    @property
-    def cookie(self) -> str:
-        """The cookie's name: servers on other ports of this machine have other ones."""
-        return f"fedpkg-{_derived(self.viewer, 'name')[:8]}"
-
-    def ticket(self, role: Role) -> str:
-        """A token that opens a page once."""
-        ticket = secrets.token_urlsafe(24)
-        self._tickets[ticket] = role
-        return ticket
-
-    def role_of_token(self, token: str) -> Role | None:
-        return self._tickets.pop(token, None) or self._role(token, lambda known: known)
-
-    def role_of_cookie(self, value: str) -> Role | None:
-        return self._role(value, cookie_value)
-
-    def _role(self, given: str, form: Callable[[str], str]) -> Role | None:
-        is_viewer = hmac.compare_digest(_bytes(given), _bytes(form(self.viewer)))
-        if self.operator is not None and hmac.compare_digest(_bytes(given), _bytes(form(self.operator))):
-            return "operator"
-        return "viewer" if is_viewer else None
-
-    def csrf(self, role: str) -> str:
-        """What forms of this role must contain."""
-        return _derived(self.operator if role == "operator" and self.operator else self.viewer, CSRF)
-
-
-def cookie_value(token: str) -> str:
-    """What the browser keeps in place of the token, so that a cookie is no address that can be opened elsewhere."""
-    return _derived(token, "cookie")
-
-
-def _bytes(text: str) -> bytes:
-    return text.encode(errors="surrogatepass")  # headers may have any bytes
-
-
-def _derived(token: str, purpose: str) -> str:
-    return hmac.new(token.encode(), purpose.encode(), hashlib.sha256).hexdigest()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host's name or address is this machine's own."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def guard(access: Access) -> Any:
@@ -199,5 +135,5 @@ async def _check_action(access: Access, request: web.Request) -> None:
     if request.headers.get(hdrs.ORIGIN) is None:
         raise Refused(403, "The origin of this action is unknown", "Open the page here and try again.")
     given = (await request.post()).get(CSRF, "")
-    if not isinstance(given, str) or not hmac.compare_digest(_bytes(given), _bytes(access.csrf(request[ROLE]))):
+    if not isinstance(given, str) or not is_same(given, access.csrf(request[ROLE])):
         raise Refused(403, "This form is not valid any more", "Open the page again and repeat the action.")

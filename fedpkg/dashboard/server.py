@@ -22,7 +22,6 @@ from fedpkg.dashboard.access import (
     ROLE,
     SIGN_OUT,
     STATIC,
-    Access,
     Handler,
     Refused,
     add_headers,
@@ -36,6 +35,7 @@ from fedpkg.dashboard.live import Key, Live, Regions
 from fedpkg.dashboard.page import Page
 from fedpkg.dashboard.reading import Reader
 from fedpkg.dashboard.routes import ROUTES, Route
+from fedpkg.dashboard.tokens import Access
 from fedpkg.errors import ConfigError, FedpkgError, NotFound, SessionError, StoreError
 
 if TYPE_CHECKING:
@@ -286,25 +286,6 @@ async def _static(request: web.Request) -> web.StreamResponse:
 
 
 # ---- its life
-
-
-def listening(host: str, port: int) -> socket.socket:
-    """A socket that listens; port 0 is a free one.
-
-    Raises:
-        ConfigError: the port is in use, or the address is not one of this machine.
-    """
-    family = socket.AF_INET6 if ":" in host else socket.AF_INET
-    found = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        found.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        found.bind((host, port))
-        found.listen(128)
-    except OSError as error:
-        found.close()
-        hint = "choose another --port; 0 takes a free one"
-        raise ConfigError(f"port {port} of {host} cannot be used: {error.strerror or error}", hint=hint) from error
-    return found
 
 
 def serve(home: Path, access: Access, at: socket.socket) -> None:
