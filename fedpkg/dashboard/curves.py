@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from fedpkg.api.clients import list_clients
+from fedpkg.api.clients import Past, list_clients
 from fedpkg.api.comparing import Overlay
 from fedpkg.api.metrics import Axis, Curves, Series
 from fedpkg.api.models import Model
@@ -214,3 +215,15 @@ def tasks_chart(tasks: Sequence[Task]) -> LineChart:
         found.setdefault(one.entry_point, {})[one.round_number] = one.seconds
     curves = [Curve(name, list(seconds), list(seconds.values())) for name, seconds in found.items()]
     return LineChart(title="Seconds of its tasks", curves=curves, x=AXES["round"])
+
+
+def history_chart(client_id: str, past: Sequence[Past]) -> BarChart | None:
+    """What a client reached in each of its sessions, in the metric that most of them have; None: they have none."""
+    told = [one.validation_metrics or one.train_metrics for one in past]
+    counts = Counter(name for one in told for name in one)
+    if not counts:
+        return None
+    metric = counts.most_common(1)[0][0]
+    known = [(one.session_id, values[metric]) for one, values in zip(past, told, strict=True) if metric in values]
+    title, series = f"Last {metric} in each session", {client_id: [value for _, value in known]}
+    return BarChart(title=title, labels=[name for name, _ in known], series=series, x=ChartAxis("session"))

@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from fedpkg.pictures.rows import csv_cell
+
 if TYPE_CHECKING:
     from fedpkg.dashboard.asked import Asked
 
@@ -19,7 +21,6 @@ Kind: TypeAlias = Literal[
 Row: TypeAlias = Mapping[str, Any]
 PER_PAGE = 50
 NUMBERS: tuple[Kind, ...] = ("number", "whole", "bytes", "seconds", "rounds")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r")
 
 
 @dataclass(frozen=True)
@@ -203,7 +204,7 @@ def _csv_cell(value: Any) -> Any:
     if isinstance(value, (int, float)):
         return value
     text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
-    return f"'{text}" if text.startswith(_FORMULA) else text
+    return csv_cell(text)
 
 
 def json_of(table: Table) -> Iterator[bytes]:

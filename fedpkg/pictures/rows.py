@@ -100,12 +100,13 @@ def csv_of(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
     """Rows as CSV. A text that a spreadsheet would compute begins with an apostrophe; what is not finite is empty."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(map(_csv_cell, columns))
-    writer.writerows(map(_csv_cell, row) for row in rows)
+    writer.writerow(map(csv_cell, columns))
+    writer.writerows(map(csv_cell, row) for row in rows)
     return file.getvalue()
 
 
-def _csv_cell(value: object) -> object:
+def csv_cell(value: object) -> object:
+    """A cell of a CSV file."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return "'" + value
     return "" if isinstance(value, float) and not math.isfinite(value) else value

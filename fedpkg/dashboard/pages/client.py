@@ -8,7 +8,7 @@ from fedpkg.api.clients import client_history, get_client
 from fedpkg.api.metrics import Curves
 from fedpkg.api.tasks import list_failures, list_tasks
 from fedpkg.dashboard.asked import Asked, address
-from fedpkg.dashboard.curves import client_charts, tasks_chart
+from fedpkg.dashboard.curves import client_charts, history_chart, tasks_chart
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.failures import COLUMNS, task_row
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
@@ -63,6 +63,8 @@ def _metrics(asked: Asked, train: Any, validation: Any) -> Any:
 
 def history(asked: Asked) -> Page:
     client_id = asked.names["client_id"]
+    past = client_history(asked.at, client_id)
+    chart = history_chart(client_id, past)
     rows = [
         {
             "session_id": one.session_id,
@@ -74,7 +76,7 @@ def history(asked: Asked) -> Page:
             "num_failed": one.num_failed,
             "created_at": one.created_at,
         }
-        for one in client_history(asked.at, client_id)
+        for one in past
     ]
     columns = [
         Column("session_id", "session", link=lambda row: address("sessions", row["session_id"], "clients", client_id)),
@@ -87,4 +89,8 @@ def history(asked: Asked) -> Page:
         Column("created_at", "started", "time"),
     ]
     table = table_of(asked, "sessions", columns, rows, caption="Sessions with this client", sort="-created_at")
-    return Page(f"In which sessions did {client_id} take part?", {}, {"sessions": table}, (), (("Sessions", "/"),))
+    parts: dict[str, Part] = {"sessions": table}
+    if chart is not None:
+        parts["last"] = chart
+    values = {"has_chart": chart is not None}
+    return Page(f"In which sessions did {client_id} take part?", values, parts, (), (("Sessions", "/"),))
