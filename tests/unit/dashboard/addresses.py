@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from fedpkg.api.clients import list_clients
+from fedpkg.api.metrics import metric_names
 from fedpkg.api.models import list_models
 from fedpkg.api.opening import opened
 from fedpkg.api.sessions import list_sessions
@@ -12,7 +13,7 @@ from fedpkg.api.sweeps import list_sweeps
 from fedpkg.api.tasks import list_failures, list_tasks
 from fedpkg.dashboard.asked import address
 
-TABS = ("rounds", "clients", "failures", "models", "topology", "configuration")
+TABS = ("metrics", "values", "rounds", "clients", "failures", "models", "topology", "configuration")
 
 
 def session_ids(home: Path) -> dict[str, str]:
@@ -31,6 +32,10 @@ def addresses(home: Path, *names: str) -> list[str]:
             found.append(address("sessions", session_id))
             found += [address("sessions", session_id, tab) for tab in TABS]
             found.append(address("sessions", session_id, "rounds", "1"))
+            found += [
+                address("sessions", session_id, "metrics", one.metric, each="1", x="bytes")
+                for one in metric_names(at, session_id)[-2:]
+            ]
             for client in list_clients(at, session_id).items:
                 found.append(address("sessions", session_id, "clients", client.client_id))
             found.append(address("clients", client.client_id))
