@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from functools import cache
 from pathlib import Path
 from typing import Annotated, Any, Protocol, TypeVar, get_args, get_origin
@@ -74,10 +74,11 @@ async def _stream(request: web.Request, reads: Reads, items: Iterator[bytes], fo
     response = web.StreamResponse(headers={"Content-Type": kind})
     await response.prepare(request)
     piece = first
-    while piece is not None:
-        await response.write(piece)
-        piece = await reads.next_of(items)
-    await response.write_eof()
+    with suppress(ConnectionError):  # the reader has left
+        while piece is not None:
+            await response.write(piece)
+            piece = await reads.next_of(items)
+        await response.write_eof()
     return response
 
 
@@ -92,9 +93,10 @@ async def _send(request: web.Request, download: Download) -> web.StreamResponse:
         response = web.StreamResponse(headers=headers)
         await response.prepare(request)
         file.seek(0)
-        while piece := await in_thread(None, lambda: file.read(_PIECE)):
-            await response.write(piece)
-        await response.write_eof()
+        with suppress(ConnectionError):
+            while piece := await in_thread(None, lambda: file.read(_PIECE)):
+                await response.write(piece)
+            await response.write_eof()
         return response
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import tracemalloc
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -18,7 +19,7 @@ from fedpkg.api.asking import parameters
 from fedpkg.api.opening import Opened, opened
 from fedpkg.api.routes import PREFIX, ROUTES, Route
 from fedpkg.stores import overview
-from tests.unit.api.conftest import Ask, serving
+from tests.unit.api.conftest import Ask, in_store, serving
 from tests.unit.reporting.written import write_session
 
 HOSTILE_REFS = (
@@ -191,3 +192,19 @@ def test_long_list_is_read_in_batches(tmp_path: Path, monkeypatch: pytest.Monkey
         monkeypatch.setattr(overview, "BATCH_BYTES", 200)
         assert [one.task_id for one in values.list_validations(at, "digits-1")] == whole and len(whole) == 36
         assert len(list(tasks.list_tasks(at, "digits-1", client_id="client-003"))) == 8
+
+
+def test_long_list_needs_little_memory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """36 validations of 300 kB are sent with a few of them in memory."""
+    root = tmp_path / "home"
+    write_session(root, clients=9, rounds=4, fails_every=99)
+    in_store(root, f"update validations set metrics = '{json.dumps({'text': 'x' * 300_000})}'")
+    monkeypatch.setattr(overview, "BATCH_BYTES", 1 << 20)
+    with opened(root) as at:
+        tracemalloc.start()
+        try:
+            size = sum(map(len, encoding.pieces(values.list_validations(at, "digits-1"), "json")))
+            peak = tracemalloc.get_traced_memory()[1]
+        finally:
+            tracemalloc.stop()
+    assert size > 36 * 300_000 and peak < 5e6
