@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import TypeAlias
 
-EVERY_S = 0.25  # between two looks at the change signal, which cost microseconds
-SHARE = 0.04  # of a processor that the drawing of live regions may take
+EVERY_S = 0.4  # between two looks at the change signal, which cost microseconds
+SHARE = 0.03  # of a processor that the drawing of live regions may take
 LONGEST_S = 5.0  # between two drawings, however long they take
 
 Regions: TypeAlias = "dict[str, str]"  # HTML by the name of its block

@@ -23,6 +23,9 @@ Size: TypeAlias = Literal["wide", "large"]  # in a column of plots, or as wide a
 FORMS = ("csv", "json", "svg", "png")
 MOST_ROWS = 60  # of the table behind a plot; its CSV file has all
 MOST_COLUMNS = 12
+MOST_KEPT = 64
+# The last figures: most plots of a live page are as they were when it was drawn last. One thread draws pages.
+_kept: dict[tuple[object, ...], tuple[Chart, Markup]] = {}
 
 
 def figure(asked: Asked, name: str, chart: Chart, *, target: str = "", size: Size = "wide") -> Markup:
@@ -33,6 +36,17 @@ def figure(asked: Asked, name: str, chart: Chart, *, target: str = "", size: Siz
     Args:
         target: the address of a page with more about it.
     """
+    key = (asked.url(), name, target, size, asked.is_live)
+    found = _kept.pop(key, None)
+    if found is None or found[0] != chart:
+        found = chart, _figure(asked, name, chart, target, size)
+    _kept[key] = found
+    while len(_kept) > MOST_KEPT:
+        del _kept[next(iter(_kept))]
+    return found[1]
+
+
+def _figure(asked: Asked, name: str, chart: Chart, target: str, size: Size) -> Markup:
     about = shown(f"{chart.title}. {chart.about or described(chart)}")
     picture = Markup("")
     if not asked.is_live:

@@ -20,7 +20,9 @@ def page(asked: Asked) -> Page:
     detail = session_of(asked)
     session_id = detail.summary.session_id
     table = rounds_table(asked, session_id, Curves(asked.at, session_id), per_page=100)
-    return Page("What happened in each round?", values_of(detail, "Rounds"), {"rounds": table}, (), trail_of(detail))
+    return Page(
+        "What happened in each round?", values_of(detail, "Rounds"), {"rounds": table}, detail.notes, trail_of(detail)
+    )
 
 
 def rounds_table(

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import csv
+import http.client
 import json
 import os
 import re
+import shutil
 import signal
+import sqlite3
+import subprocess
+import sys
+from contextlib import closing
 from html import unescape
 from pathlib import Path
 from xml.etree import ElementTree
@@ -14,6 +20,8 @@ from xml.etree import ElementTree
 import pytest
 from addresses import addresses, session_ids
 from served import Answer, Served, served
+
+from tests.unit.cli.cli_support import fedpkg
 
 REFUSED = {
     # The host: a name that leads here (DNS rebinding), or none.
@@ -212,6 +220,35 @@ def test_every_table_and_plot_is_a_file(server: Served) -> None:
             assert not [cell for row in csv.reader(file.text.splitlines()) for cell in row if cell[:1] in ("=", "@")]
 
 
+def test_what_is_damaged_is_a_note_on_its_page(server: Served, tmp_path: Path) -> None:
+    """Rows of every kind that a page reads, and files: in a copy of the home."""
+    home = tmp_path / "home"
+    shutil.copytree(server.home, home, symlinks=True)
+    session = session_ids(home)["finished"]
+    paths = [path for path in addresses(home, "finished") if "/clients/" not in path]
+    damage = {
+        "rounds": ("phases", "round_number = 2"),
+        "tasks": ("phases", "round_number = 1"),
+        "models": ("contributors", "round_number = 1"),
+        "validations": ("metrics", "round_number = 2"),
+    }
+    with closing(sqlite3.connect(home / "state.db")) as database:
+        for table, (column, where) in damage.items():
+            database.execute(f"update {table} set {column} = '{{broken' where session_id = ? and {where}", [session])
+        database.commit()
+    for file in (home / "models").rglob("*.npz"):
+        file.unlink()
+    shutil.rmtree(home / "sessions" / session)
+    shutil.rmtree(home / "packages")
+    with served(home) as other:
+        for path in paths:
+            answer = other.ask(path)
+            assert answer.status in (200, 404), f"{path}: {answer.text}"
+            check_safe(other, answer)
+        notes = other.ask(f"/sessions/{session}/rounds").text
+    assert 'class="note"' in notes and "round" in notes
+
+
 def test_a_home_without_a_store_has_a_page(tmp_path: Path) -> None:
     (tmp_path / "home").mkdir()
     with served(tmp_path / "home") as other:
@@ -220,8 +257,6 @@ def test_a_home_without_a_store_has_a_page(tmp_path: Path) -> None:
 
 
 def test_ctrl_c_ends_it_while_a_page_listens(server: Served) -> None:
-    import http.client
-
     with served(server.home) as other:
         connection = http.client.HTTPConnection("127.0.0.1", other.port, timeout=60)
         headers = {"Authorization": f"Bearer {other.viewer}", "Accept": "text/event-stream"}
@@ -230,3 +265,21 @@ def test_ctrl_c_ends_it_while_a_page_listens(server: Served) -> None:
         os.kill(other.process.pid, signal.SIGINT)
         assert other.process.wait(60) == 0
         connection.close()
+
+
+def test_the_command_refuses_what_others_could_reach(server: Served) -> None:
+    for words, told in ((["--host", "0.0.0.0"], "ssh -L"), (["--port", str(server.port)], "another --port")):
+        ended = fedpkg("dashboard", "--home", server.home, "--no-open", *words)
+        assert ended.code == 3 and told in ended.err, ended.err
+
+
+def test_the_command_says_what_is_not_installed(server: Served, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedpkg.cli.dashboard.find_spec", lambda name: None)
+    ended = fedpkg("dashboard", "--home", server.home)
+    assert ended.code == 3 and 'pip install "fedpkg[dashboard]"' in ended.err
+
+
+def test_what_is_imported_before_the_address_is_printed() -> None:
+    probe = "import sys, fedpkg.cli.main, fedpkg.cli.dashboard, fedpkg.dashboard.tokens; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert not {"torch", "numpy", "plotly", "aiohttp", "jinja2", "matplotlib"} & {*ran.stdout.split()}
