@@ -72,11 +72,15 @@ class RoundDetail(Struct, frozen=True, kw_only=True):
 
 
 @question
-def list_rounds(at: Opened, ref: Ref, *, skip: Skip = 0, limit: Limit = 1000) -> Page[Round]:
-    """The rounds of a session, in order."""
+def list_rounds(at: Opened, ref: Ref, *, counts: bool = True, skip: Skip = 0, limit: Limit = 1000) -> Page[Round]:
+    """The rounds of a session, in order.
+
+    Args:
+        counts: also the numbers of clients and calls, which take most of the time; without them, these are 0.
+    """
     session_id = at.session(ref).session_id
-    read = at.overview.rounds(session_id, with_counts=True)
-    requests = at.overview.request_sums(session_id)
+    read = at.overview.rounds(session_id, with_counts=counts)
+    requests = at.overview.request_sums(session_id, with_calls=counts)
     found = page(read.rows, skip=skip, limit=limit)
     items = [_round(one, requests.get(one.round_number, RequestSums())) for one in found.items]
     return Page(total=found.total, skip=skip, items=items, notes=at.notes(read))

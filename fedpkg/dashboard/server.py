@@ -7,6 +7,7 @@ import logging
 import signal
 import socket
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -201,13 +202,14 @@ class Dashboard:
         disposition = f'attachment; filename="{file.name}"'
         headers = {hdrs.CONTENT_TYPE: file.kind, "Content-Disposition": disposition}
         response = web.StreamResponse(headers={**headers, "Content-Security-Policy": FILE_POLICY})
-        await response.prepare(request)
         loop = asyncio.get_running_loop()
-        while piece := await (
-            self._reader.next_of(file.pieces) if file.reads else loop.run_in_executor(None, next, file.pieces, None)
-        ):
-            await response.write(piece)
-        await response.write_eof()
+        with suppress(ConnectionError):  # a plot was drawn before its picture had come, and the picture is gone
+            await response.prepare(request)
+            while piece := await (
+                self._reader.next_of(file.pieces) if file.reads else loop.run_in_executor(None, next, file.pieces, None)
+            ):
+                await response.write(piece)
+            await response.write_eof()
         return response
 
     # ---- live updates

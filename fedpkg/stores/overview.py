@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 from fedpkg.errors import StoreError
 from fedpkg.stores.base import CombinerRow, MetricRow, PackageRow, RoundRow, TaskRow, ValidationRow
@@ -171,11 +171,17 @@ class TaskKey(NamedTuple):
     task_id: str
 
 
+class _Versioned(Reader, Protocol):
+    def version(self) -> int: ...
+
+
 class Overview:
     """Small reads of a store; see the module. A damaged row is left out and told."""
 
-    def __init__(self, database: Reader) -> None:
+    def __init__(self, database: _Versioned, *, is_read_only: bool = False) -> None:
         self._database = database
+        self._is_read_only = is_read_only
+        self._rounds: tuple[tuple[str, int], Read] | None = None  # of the last session, if only others write
 
     # Sessions
 
@@ -239,7 +245,17 @@ class Overview:
         """The rounds of a session in order, with numbers above ``after`` and below ``before``.
 
         ``with_counts``: also how many clients were asked and counted, which takes most of the time; else these are 0.
+        All rounds of a session are kept until the database changes: one page reads them several times.
         """
+        key = (session_id, self._database.version()) if self._is_read_only and before is None and after < 0 else None
+        if key is not None and not with_counts and self._rounds is not None and self._rounds[0] == key:
+            return self._rounds[1]
+        found = self._read_rounds(session_id, after=after, before=before, with_counts=with_counts)
+        if key is not None and not with_counts:
+            self._rounds = key, found
+        return found
+
+    def _read_rounds(self, session_id: str, *, after: int, before: int | None, with_counts: bool) -> Read:
         counts = f"{_length('cohort')}, {_length('counted')}" if with_counts else "0, 0"
         return self._lines(
             "select round_number, status,"

@@ -86,7 +86,7 @@ class StateStore:
         self._clock = clock
         migrate(database, read_only=read_only)
         self.sweeps = SweepStore(self._database, clock)
-        self.overview = Overview(self._database)
+        self.overview = Overview(self._database, is_read_only=read_only)
 
     def close(self) -> None:
         """Close the database. Closing twice is allowed."""

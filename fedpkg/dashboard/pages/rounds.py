@@ -58,7 +58,7 @@ def rounds_table(
 def all_rounds(asked: Asked, session_id: str) -> Iterator[Round]:
     skip, total = 0, 1
     while skip < total:
-        part = list_rounds(asked.at, session_id, skip=skip, limit=_AT_ONCE)
+        part = list_rounds(asked.at, session_id, counts=False, skip=skip, limit=_AT_ONCE)
         yield from part.items
         skip, total = skip + _AT_ONCE, part.total
 
