@@ -390,7 +390,7 @@ def absolute_paths(tree: dict[str, Any], places: Places, elsewhere: Elsewhere | 
         section: Any = tree
         for name in sections:
             if isinstance(section, list):
-                section = section[int(name)]
+                section = section[int(name)] if name.isdigit() else None
             else:
                 section = section.get(name) if isinstance(section, dict) else None
         value = section.get(last) if isinstance(section, dict) else None

@@ -209,7 +209,8 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
         if settings.json:
             output.document(facts)
         else:
-            output.result(f"{run_yaml}: clusters of {len(ids)} clients are found in round {infer.first}")
+            never = f", but the run has {config.rounds} rounds" if infer.first > (config.rounds or infer.first) else ""
+            output.result(f"{run_yaml}: clusters of {len(ids)} clients are found in round {infer.first}{never}")
         return
     found, _ = _told(settings, run_yaml, changes)
     levels = 1 + max(one.depth for one in found)
@@ -217,9 +218,8 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
     if settings.json:
         output.document(facts)
         return
-    output.result(
-        f"{run_yaml}: {facts['clients']} clients below {facts['combiners']} combiners and the root, on {levels} levels"
-    )
+    counts = [f"{number} {one}{'s' * (number != 1)}" for one in ("client", "combiner") if (number := facts[f"{one}s"])]
+    output.result(f"{run_yaml}: {' below '.join(counts)} and the root, on {levels} levels")
 
 
 def _told(settings: Settings, ref: str, changes: tuple[str, ...]) -> tuple[Sequence[Told], Clustering | None]:

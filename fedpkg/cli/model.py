@@ -98,6 +98,9 @@ def list_models(
         session_id = None if of_all else find_session(store, session_ref).session_id
         if session_id is not None and (cluster or clusters):
             models, metrics = _of_clusters(store, session_id, cluster), _metrics_of_clusters(store, session_id)
+            if not models and not settings.json:
+                output.words(f"session {session_id} has no clusters with models of their own")
+                return
         else:
             models, metrics = store.list_models(session_id), _metrics(store, session_id)
         if best is not None:

@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from fedpkg.cli import output
-from fedpkg.cli.clusters import clusters_of, clusters_table
+from fedpkg.cli.clusters import clusters_table
 from fedpkg.cli.completing import sessions
 from fedpkg.cli.metric import show_aggregates
 from fedpkg.cli.options import Settings, common_options
 from fedpkg.cli.session_report import export, report
 from fedpkg.errors import ConfigError
+from fedpkg.reporting.combiners import clusters_of
 from fedpkg.session.record import find_session, running_sessions, status_of
 
 if TYPE_CHECKING:

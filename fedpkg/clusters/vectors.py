@@ -61,7 +61,9 @@ def attributes(values: Mapping[str, Mapping[str, str | int | float | bool]], nam
         if missing := next((client_id for client_id, of_client in values.items() if name not in of_client), None):
             raise DataError(
                 f"{missing} has no attribute {name!r}",
-                hint=f"add it to the file of entities, or name the attributes to compare; there are {', '.join(known)}",
+                hint=f"add it to the file of entities, or name the attributes to compare; there are {', '.join(known)}"
+                if known
+                else "add it to the file of entities; no client has attributes",
                 client_id=missing,
             )
     columns = [column for name in names or known for column in _columns(name, values)]

@@ -136,6 +136,8 @@ def _texts(store: StateStore, facts: Facts) -> Iterator[tuple[str, str]]:
     yield "models.jsonl", json_lines([asdict(model) for model in models])
     if len(models) > len(facts.models):
         yield "cluster_clients.jsonl", json_lines([asdict(row) for row in store.list_cluster_changes(session_id)])
+    if combiners := store.list_combiners(session_id):
+        yield "combiners.jsonl", json_lines([asdict(row) for row in combiners])
     yield "report.html", report_page(facts)
 
 

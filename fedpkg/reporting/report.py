@@ -27,6 +27,7 @@ from fedpkg.reporting.charts import (
     seconds_chart,
     trail_chart,
 )
+from fedpkg.reporting.combiners import Account, accounts, clusters_of
 from fedpkg.reporting.measures import Measured, measured
 from fedpkg.reporting.provenance import read_starts, versions
 from fedpkg.reporting.splits import split_of
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
 
 MOST_ROUNDS = 50  # in the table; a session with more has the first and the last ones
 MOST_CLIENTS = 40
+MOST_COMBINERS = 40  # in the table; of clusters, too
 MOST_FAILURES = 15
 MOST_MODELS = 20
 
@@ -63,6 +65,8 @@ class Facts:
     last_values: Mapping[str, Mapping[str, Number]]  # client → metric → value, of the last validated round
     last_validated: int
     asked: Mapping[str, tuple[int, int]]  # client → number of rounds in which it was asked, in which it counted
+    combiners: Sequence[Account]  # each before those below it
+    clusters: Sequence[Mapping[str, Any]]  # with models of their own
 
 
 def facts_of(home: Home, store: StateStore, session: SessionRow, status: str) -> Facts:
@@ -73,6 +77,8 @@ def facts_of(home: Home, store: StateStore, session: SessionRow, status: str) ->
     last = validated[-1] if validated else 0
     validations = store.list_validations(session_id, round_number=last) if last else []
     values = {row.client_id: _numbers(row.metrics) for row in validations if row.phase == "validate"}
+    requests = store.list_requests(session_id)
+    combiners = accounts([], store.list_combiners(session_id), requests)
     return Facts(
         session=session,
         point=store.sweeps.point_of(session_id),
@@ -80,7 +86,7 @@ def facts_of(home: Home, store: StateStore, session: SessionRow, status: str) ->
         folder=home.session_folder(session_id),
         root=home.root,
         rounds=rounds,
-        requests=store.list_requests(session_id),
+        requests=requests,
         clients=store.list_clients(session_id),
         failed=store.list_tasks(session_id, status="failed"),
         models=store.list_models(session_id),
@@ -88,6 +94,8 @@ def facts_of(home: Home, store: StateStore, session: SessionRow, status: str) ->
         last_values=values,
         last_validated=last,
         asked={row.client_id: (row.times_asked, row.times_counted) for row in store.list_client_history(session_id)},
+        combiners=sorted(combiners, key=lambda one: one.path.split("/") if one.path else []),
+        clusters=clusters_of(store, session_id),
     )
 
 
@@ -101,6 +109,8 @@ def report_page(facts: Facts) -> str:
     parts = [
         ("curves", "Metrics", _curves(facts)),
         ("clients", "Clients", _clients(facts)),
+        ("combiners", "Combiners", _combiners(facts)),
+        ("clusters", "Clusters", _clusters(facts)),
         ("data", "Partition of the data", _data(facts)),
         ("failures", "Failures", _failures(facts)),
         ("costs", "Bytes and time", _costs(facts)),
@@ -219,6 +229,39 @@ def _client_line(client: ClientRow, facts: Facts, failures: Counter[str], metric
     asked, counted = facts.asked.get(client.client_id, (0, 0))
     line = [client.client_id, _number(client.known_examples), str(asked), str(counted), str(failures[client.client_id])]
     return [*line, *([_number(facts.last_values.get(client.client_id, {}).get(metric))] if metric else [])]
+
+
+def _combiners(facts: Facts) -> Iterator[str]:
+    """What each combiner of the tree did."""
+    if not facts.combiners:
+        return
+    if len(facts.combiners) > MOST_COMBINERS:
+        yield html.paragraph(f"The first {MOST_COMBINERS} of {len(facts.combiners)} combiners.", look="quiet")
+    rows = []
+    for one in facts.combiners[:MOST_COMBINERS]:
+        replies, seconds = f"{one.num_ok}/{one.num_asked}", f"{one.wall_s:.2f}"
+        cells = [one.path or "(root)", str(one.rounds), str(one.failed), replies, _number(one.num_examples)]
+        moved = [bytes_text(one.bytes_down), bytes_text(one.bytes_up)]
+        rows.append([*cells, str(one.calls), str(one.calls_failed), *moved, seconds, one.reason])
+    columns = ["combiner", "rounds", "failed rounds", "replies", "examples", "calls", "failed calls"]
+    columns += ["bytes down", "bytes up", "seconds", "last failure"]
+    yield html.table(columns, rows, numbers=range(1, 10), label="Combiners")
+
+
+def _clusters(facts: Facts) -> Iterator[str]:
+    """The models of clusters, and what their clients measured last."""
+    if not facts.clusters:
+        return
+    if len(facts.clusters) > MOST_COMBINERS:
+        yield html.paragraph(f"The first {MOST_COMBINERS} of {len(facts.clusters)} clusters.", look="quiet")
+    shown_clusters = facts.clusters[:MOST_COMBINERS]
+    metrics = list(dict.fromkeys(name for one in shown_clusters for name in one["metrics"]))[:4]
+    rows = []
+    for one in shown_clusters:
+        cells = [one["cluster"], one["model_id"], str(len(one["clients"])), _number(one["num_examples"])]
+        rows.append([*cells, *(_number(one["metrics"].get(name)) for name in metrics)])
+    columns = ["cluster", "model", "clients", "examples", *metrics]
+    yield html.table(columns, rows, numbers=range(2, len(columns)), label="Clusters")
 
 
 def _data(facts: Facts) -> Iterator[str]:

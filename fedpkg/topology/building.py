@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -248,15 +249,12 @@ def _check_names(parent: _Node, names: Sequence[str]) -> None:
 
 
 def _fan_out(root: _Node, fanout: Sequence[int], client_ids: Sequence[str], defaults: Mapping[str, Any]) -> None:
-    number = 1
-    for one in fanout:
-        number *= one
-        if number > len(client_ids):
-            raise ConfigError(
-                f"topology.fanout: {number} combiners at the bottom, but there are {len(client_ids)} clients",
-                hint="a combiner needs at least one client",
-                key="topology.fanout",
-            )
+    if (number := math.prod(fanout)) > len(client_ids):
+        raise ConfigError(
+            f"topology.fanout: {number} combiners at the bottom, but there are {len(client_ids)} clients",
+            hint="a combiner needs at least one client",
+            key="topology.fanout",
+        )
     level = [root]
     for one in fanout:
         for node in level:

@@ -75,4 +75,5 @@ def indented(path: str) -> str:
 
 
 def some_of(names: Sequence[str]) -> str:
-    return ", ".join(names) if len(names) <= 3 else f"{names[0]} … {names[-1]}"
+    """All names, or the first of many; they need not follow one another, so that no range would tell them."""
+    return ", ".join(names) if len(names) <= 4 else f"{', '.join(names[:3])} and {len(names) - 3} more"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -80,3 +81,5 @@ def test_an_export_has_the_models_and_moves_of_clusters(home: Path, tmp_path: Pa
     assert {row["cluster"] for row in lines("models.jsonl")} == {"", "0", "1"}
     assert {row["client_id"] for row in lines("cluster_clients.jsonl")} == {"client-0", "client-1", "client-2"}
     assert {row["cluster"] for row in lines("metric_rows.jsonl") if row["phase"] == "validate"} > {""}
+    clusters, _, _ = (tmp_path / "out/report.html").read_text().partition('id="clusters"')[2].partition("</table>")
+    assert re.findall(r"<tr><td>(.*?)</td>", clusters) == ["0", "1"]

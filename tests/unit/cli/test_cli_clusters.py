@@ -1,7 +1,13 @@
 """``fedpkg cluster`` and ``session show --tree``: trees before a run, and what their combiners did."""
 
+import json
+import re
+from pathlib import Path
+
 import pytest
 from cli_support import fedpkg, write_run_yaml
+
+from fedpkg.topology.telling import some_of
 
 TREE = {
     "children": [
@@ -46,6 +52,12 @@ def test_what_combiners_did_is_shown(run_yaml):
     ]
     assert (north["rounds"], north["num_ok"], north["calls"], north["num_examples"]) == (2, 2, 4, 10.0)
     assert fedpkg("cluster", "tree", "try").out.splitlines()[1].startswith("(root)")
+    assert "has no clusters with models of their own" in fedpkg("model", "list", "--clusters").err
+    assert fedpkg("session", "export", "out").code == 0
+    rows = [json.loads(line) for line in Path("out/combiners.jsonl").read_text().splitlines()]
+    assert [row["num_examples"] for row in rows if (row["path"], row["round_number"]) == ("north", 1)] == [10.0]
+    combiners, _, _ = Path("out/report.html").read_text().partition('id="combiners"')[2].partition("</table>")
+    assert re.findall(r"<tr><td>(.*?)</td>", combiners) == ["(root)", "north", "south", "south/edge"]
 
 
 @pytest.mark.parametrize(
@@ -54,6 +66,11 @@ def test_what_combiners_did_is_shown(run_yaml):
         (["cluster", "tree", "missing.yaml"], "missing.yaml: cannot be read"),
         (["cluster", "tree", "run.yaml", "topology=null"], "run.yaml has no tree of combiners"),
         (["cluster", "check", "run.yaml", "topology={children: [{name: a, clients: [x]}]}"], "no client id matches"),
+        (
+            ["cluster", "check", "run.yaml", "topology={children: [{name: a, sampler: []}]}"],
+            "0.sampler' must be a section",
+        ),
+        (["cluster", "check", "run.yaml", "topology={children: [{name: a, data: []}]}"], "0.data' must be a section"),
         (["session", "show", "--tree"], "there is no fedpkg home"),
     ],
 )
@@ -78,6 +95,8 @@ def test_clusters_that_were_found_during_a_run_are_shown(here):
     run_yaml = write_run_yaml(here, clients={"count": 4}, rounds=1, topology={"infer": infer})
     assert fedpkg("cluster", "check", run_yaml).out == f"{run_yaml}: clusters of 4 clients are found in round 1\n"
     assert fedpkg("cluster", "check", run_yaml, "--json").json()["found_from"] == "updates"
+    never = fedpkg("cluster", "check", run_yaml, "topology.infer.first=9", "rounds=2")
+    assert never.out == f"{run_yaml}: clusters of 4 clients are found in round 9, but the run has 2 rounds\n"
     early = fedpkg("cluster", "tree", run_yaml)
     assert early.code == 3 and "its clusters are found during the run" in early.err
     ended = fedpkg("run", run_yaml)
@@ -92,3 +111,11 @@ def test_clusters_that_were_found_during_a_run_are_shown(here):
         "a",
         "b",
     ]
+
+
+def test_clients_of_a_combiner_are_no_range_when_some_are_left_out():
+    assert some_of(["client-1", "client-2", "client-4", "client-5"]) == "client-1, client-2, client-4, client-5"
+    assert (
+        some_of(["client-0", "client-1", "client-3", "client-4", "client-9"])
+        == "client-0, client-1, client-3 and 2 more"
+    )

@@ -50,6 +50,8 @@ def test_distances_of_attributes_count_categories_and_scale_numbers() -> None:
     assert np.allclose(points_of(attributes(given, ["region"])).squares, [[0, 0, 1], [0, 0, 1], [1, 1, 0]])
     with pytest.raises(DataError, match=r"a has no attribute 'size'\s+try .* there are region, beds, rural"):
         attributes(given, ["size"])
+    with pytest.raises(DataError, match=r"a has no attribute 'size'\s+try .*; no client has attributes"):
+        attributes({"a": {}, "b": {}}, ["size"])
     with pytest.raises(DataError, match="b: its attribute 'x' is not finite"):
         attributes({"a": {"x": 1}, "b": {"x": float("inf")}})
     with pytest.raises(DataError, match="the clients have no attributes"):

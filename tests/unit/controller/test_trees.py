@@ -149,6 +149,7 @@ def test_without_enough_children_of_the_root_the_round_fails_and_is_repeated(fed
         ({"children": [{"name": "a", "clients": ["client-?"], "stratgy": "fedavg"}]}, "stratgy"),
         ({"children": [{"name": "a", "clients": ["client-?"], "strategy": "fedavgg"}]}, "there is no strategy 'fedavgg'"),
         ({"fanout": [4, 2]}, "8 combiners at the bottom, but there are 6 clients"),
+        ({"fanout": [7, 2]}, "14 combiners at the bottom, but there are 6 clients"),
         ({"fanout": [2], "children": [{"name": "a"}]}, "both 'children' and 'fanout'"),
         ({}, "neither 'children'"),
         ({"by": "region"}, "'region' is no attribute of entities, and the run has no dataset with such a column"),
