@@ -27,7 +27,7 @@ from fedpkg.config_shape import COMMAND_LINE, Places, check_shape, options_of, t
 from fedpkg.errors import ConfigError
 from fedpkg.files import read_bounded
 from fedpkg.types import leaves
-from fedpkg.yaml_places import read_yaml
+from fedpkg.yaml_places import allow_deep_calls, read_yaml
 
 if TYPE_CHECKING:
     from fedpkg.types import Json
@@ -156,6 +156,8 @@ def checked(
     Raises:
         ConfigError: See `load_config`.
     """
+    if "topology" in tree:  # its tree may be deep
+        allow_deep_calls()
     tree = _merge(tree, assignments, places, replaces=replaces, names=names or {})
     _environment_as_text(tree)
     check_shape(tree, RunConfig, places)
@@ -413,7 +415,7 @@ def _paths_of_combiners(topology: Any) -> Iterator[str]:
                 below = f"{at}.children.{number}"
                 if isinstance(child.get("data"), str):
                     child["data"] = {"dataset": child["data"]}
-                yield from (f"{below}.{key}" for key in _OF_A_COMBINER)
+                yield from (f"{below}.{key}" for key in _OF_A_COMBINER if key.partition(".")[0] in child)
                 waiting.append((below, child))
 
 

@@ -7,6 +7,7 @@ number, ``1:30`` and ``010`` are text.
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -18,6 +19,8 @@ from fedpkg.types import Json
 KeyPath: TypeAlias = tuple[str, ...]
 
 MAX_NESTING, MAX_PLAIN_NESTING = 30, 8
+MAX_TREE_NESTING = 500  # with the combiners of a tree, each of which is an item of a list `children`
+_DEEP_CALLS = 6000  # that OmegaConf needs for so many levels, with some to spare
 MAX_VALUES = 100_000  # of one document; an alias counts as all the values that it repeats
 _TAG = "tag:yaml.org,2002:"
 _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+|0o[0-7]+")
@@ -26,16 +29,19 @@ _INT = re.compile(r"[-+]?(?:0|[1-9][0-9_]*)|0x[0-9a-fA-F]+|0o[0-7]+")
 class _Loader(yaml.SafeLoader):
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 - a class attribute, declared as PyYAML does
     source = ""
-    max_nesting = MAX_NESTING
-    _depth = 0
+    max_nesting, max_tree_nesting = MAX_NESTING, MAX_TREE_NESTING
+    _depth = _of_trees = 0
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
-        if self._depth >= self.max_nesting:
-            problem = f"nested too deeply (more than {self.max_nesting} levels)"
-            raise self.refused(problem, self.peek_event())  # type: ignore[no-untyped-call]
-        self._depth += 1
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
+        has_combiners = isinstance(index, yaml.ScalarNode) and index.value == "children"
+        if self._depth >= self.max_tree_nesting or self._depth - self._of_trees >= self.max_nesting:
+            most = self.max_tree_nesting if self._of_trees else self.max_nesting
+            raise self.refused(f"nested too deeply (more than {most} levels)", self.peek_event())  # type: ignore[no-untyped-call]
+        if self._depth == MAX_NESTING:
+            allow_deep_calls()
+        self._depth, self._of_trees = self._depth + 1, self._of_trees + 2 * has_combiners
         node: yaml.Node | None = super().compose_node(parent, index)
-        self._depth -= 1
+        self._depth, self._of_trees = self._depth - 1, self._of_trees - 2 * has_combiners
         return node
 
     def refused(self, problem: str, event: Any) -> ConfigError:
@@ -65,13 +71,18 @@ class _PlainLoader(_Loader):
     """
 
     yaml_implicit_resolvers = {key: found for key, found in _Loader.yaml_implicit_resolvers.items() if key != "<"}  # noqa: RUF012
-    max_nesting = MAX_PLAIN_NESTING
+    max_nesting = max_tree_nesting = MAX_PLAIN_NESTING
 
-    def compose_node(self, parent: yaml.Node | None, index: int) -> yaml.Node | None:
+    def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
             raise self.refused("anchors, aliases and tags (&, *, !) are not allowed", event)
         return super().compose_node(parent, index)
+
+
+def allow_deep_calls() -> None:
+    """Raise Python's limit for nested calls, so that deep trees can be read. It stays: other threads may need it."""
+    sys.setrecursionlimit(max(sys.getrecursionlimit(), _DEEP_CALLS))
 
 
 def _int(text: str) -> int:
@@ -146,6 +157,8 @@ class _Reader:
             raise self.error(node, f"more than {MAX_VALUES} values, counting what aliases (*) repeat")
         if any(node is outer for outer in inside):
             raise self.error(node, f"'{'.'.join(path)}' contains itself through an alias (*)")
+        if len(inside) >= MAX_NESTING:
+            self.check_nesting(node, path, len(inside))
         if isinstance(node, yaml.MappingNode) and node.tag == _TAG + "map":
             return self.mapping(node, path, (*inside, node))
         if isinstance(node, yaml.SequenceNode) and node.tag == _TAG + "seq":
@@ -192,6 +205,14 @@ class _Reader:
             self.lines[key_path] = first_line[key]
             merged[key] = self.value(value_node, key_path, inside)
         return merged
+
+    def check_nesting(self, node: yaml.Node, path: KeyPath, levels: int) -> None:
+        """Raises ConfigError: too many levels. An alias may have more of them than its text."""
+        of_trees = 2 * path.count("children")
+        if levels >= MAX_TREE_NESTING or levels - of_trees >= MAX_NESTING:
+            most = MAX_TREE_NESTING if of_trees else MAX_NESTING
+            raise self.error(node, f"nested too deeply (more than {most} levels)")
+        allow_deep_calls()
 
     def error(self, node: yaml.Node, problem: str) -> ConfigError:
         line = node.start_mark.line + 1

@@ -199,6 +199,7 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
     from fedpkg.data.clients import client_names
     from fedpkg.session.clustering import combined, is_inferred
     from fedpkg.session.configuration import load
+    from fedpkg.topology.telling import told
 
     config = load(Path(run_yaml), changes).config
     if is_inferred(config):
@@ -212,7 +213,7 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
             never = f", but the run has {config.rounds} rounds" if infer.first > (config.rounds or infer.first) else ""
             output.result(f"{run_yaml}: clusters of {len(ids)} clients are found in round {infer.first}{never}")
         return
-    found, _ = _told(settings, run_yaml, changes)
+    found = told(_known(_of_file(config), run_yaml).root)
     levels = 1 + max(one.depth for one in found)
     facts = {"combiners": len(found) - 1, "levels": levels, "clients": found[0].num_clients}
     if settings.json:
@@ -243,13 +244,19 @@ def _told(settings: Settings, ref: str, changes: tuple[str, ...]) -> tuple[Seque
     else:
         with settings.reading() as (home, store):
             found, clusters = tree_of_session(store, find_session(store, ref), home.root)
-    if found is None:
+    return told(_known(found, ref).root), clusters
+
+
+def _known(tree: TreeStrategy | None, ref: str) -> TreeStrategy:
+    from fedpkg.errors import ConfigError
+
+    if tree is None:
         raise ConfigError(
             f"{ref} has no tree of combiners: the controller combines all updates",
             hint="describe one in the section topology of a run.yaml (fedpkg config explain topology)",
             key="topology",
         )
-    return told(found.root), clusters
+    return tree
 
 
 def _of_file(config: RunConfig) -> TreeStrategy | None:

@@ -16,13 +16,9 @@ from fedpkg.errors import NotFound, SessionFailed
 from fedpkg.samplers.base import Candidates, History, Sample
 from fedpkg.shares import share_of
 from fedpkg.stores.base import ClientRow
-from fedpkg.strategies.base import Chosen, Payload, sets_of
+from fedpkg.strategies.base import Chosen, NobodyToAsk, Payload, sets_of
 
 VIRTUAL_TIME = "virtual_time"  # key in a round's phases: virtual seconds from the session's start to the round's end
-
-
-class NobodyToAsk(Exception):
-    """The sampler found too few clients for a round: no client is asked, and the model is unchanged."""
 
 
 def drop_outs(ctx: SessionContext, round_number: int, times_before: int) -> frozenset[str]:
@@ -112,7 +108,8 @@ class Choosing:
         if self.ctx.sampler.availability is not None:
             there = [i for i, name in enumerate(candidates.client_ids) if name in self._there]
         sample = chosen.sample(candidates, self._rng(f"sample{purpose}"), there=there)
-        if not purpose and client_ids and not sample.clients:
+        chooses_for_all = len(ids) == len(self._may_be_drawn)  # else combiners below choose for the others
+        if not purpose and chooses_for_all and not sample.clients:
             raise NobodyToAsk("the sampler found no clients")
         self.sampled.update(sample.clients)
         return Chosen(sample.clients, sample.target)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fedpkg.controller.asked import desk_of
 from fedpkg.controller.asking import Asking
-from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing, NobodyToAsk
+from fedpkg.controller.choosing import VIRTUAL_TIME, Choosing
 from fedpkg.controller.clusters import Clusters
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.events import CombinerReported, RoundFinished
@@ -43,7 +43,17 @@ from fedpkg.stores.base import (
     WeightSource,
 )
 from fedpkg.stores.prune import remove_weights
-from fedpkg.strategies.base import Arrived, Client, CombinerResult, Request, State, StepContext, StepResult, take_step
+from fedpkg.strategies.base import (
+    Arrived,
+    Client,
+    CombinerResult,
+    NobodyToAsk,
+    Request,
+    State,
+    StepContext,
+    StepResult,
+    take_step,
+)
 from fedpkg.strategies.updates.held import finite
 from fedpkg.strategies.virtual_clock import VirtualClock
 from fedpkg.types import Json

@@ -311,7 +311,12 @@ def _check(entities: Sequence[Entity]) -> None:
                 near = nearest(at.parent, by_id)
                 raise DataError(f"{at.place}: there is no entity {at.parent!r}, its parent{near}", hint=_HINT)
             if at.parent in above:
-                raise DataError(f"{entity.place}: the parents of {entity.entity_id!r} form a circle")
+                circle = [*above[above.index(at.parent) :], at.parent]
+                shown = " → ".join(circle if len(circle) <= 8 else [*circle[:4], "…", *circle[-3:]])
+                raise DataError(
+                    f"{entity.place}: the parents of {entity.entity_id!r} form a circle: {shown}",
+                    hint="remove the parent of one of them",
+                )
             above.append(at.parent)
             at = by_id[at.parent]
         known.update(above)

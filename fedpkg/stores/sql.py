@@ -356,8 +356,8 @@ class StateStore:
         client_id: str | None = None,
         phase: MetricPhase | None = "validate",
     ) -> list[ValidationRow]:
-        """Validations by round and cohort position. ``phase`` None: also those before and after training, and the
-        server's.
+        """Validations by round, in the session's order of clients. ``phase`` None: also those before and after
+        training, and the server's, which come last.
         """
         filters = {
             "validations.session_id": session_id,
@@ -365,7 +365,9 @@ class StateStore:
             "validations.client_id": client_id,
             "validations.phase": phase,
         }
-        return self._select(VALIDATIONS, filters, join=_WITH_TASKS.format("validations"), order=_BY_COHORT)
+        join = _WITH_TASKS.format("validations") + " left join clients using (session_id, client_id)"
+        order = (_BY_COHORT[0], "clients.position is null", "clients.position", *_BY_COHORT[1:])
+        return self._select(VALIDATIONS, filters, join=join, order=order)
 
     def list_metric_rows(
         self,

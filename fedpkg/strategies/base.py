@@ -231,6 +231,10 @@ class StepContext:
         return tuple(client.client_id for client in self.clients if name in client.groups)
 
 
+class NobodyToAsk(Exception):
+    """The sampler found too few clients for a round: no client is asked, and the model is unchanged."""
+
+
 @dataclass(frozen=True)
 class Chosen:
     """Clients that a sampler has chosen; ``target``: the number of answers to wait for."""

@@ -18,6 +18,7 @@ from fedpkg.strategies.base import (
     Client,
     ClusterModel,
     CombinerResult,
+    NobodyToAsk,
     Replies,
     Reply,
     Request,
@@ -241,6 +242,7 @@ class _Work:
         self.examples: dict[str, float] = {}  # … and what contributed to them
         self.wave: list[tuple[_Open, _Merged, Request]] = []
         self.starting: list[_Open] = []
+        self.has_asked = False
         self.may_train = {client.client_id: client for client in ctx.clients}
         self.broken: Exception | None = None  # an error of the controller, which is no combiner's
         self._draw = int(ctx.rng.integers(1 << 62))
@@ -253,7 +255,7 @@ class _Work:
         while root.outcome is None:
             due = [open_ for open_, _, _ in self.wave]
             if self.wave:
-                wave, self.wave = self.wave, []
+                wave, self.wave, self.has_asked = self.wave, [], True
                 answers = yield [request for _, _, request in wave]
                 for (_, merged, _), replies in zip(wave, answers, strict=True):
                     merged.own = replies
@@ -503,6 +505,8 @@ class _Open:
     def _check_required(self) -> None:
         usable, number = sum(one.count for one in self._asked), sum(len(one.asked) for one in self._asked)
         if usable < self.combiner.required:
+            if not self.combiner.path and not self.work.has_asked:
+                raise NobodyToAsk("the samplers of the tree found no clients")
             raise AggregationError(f"{usable} usable updates of {number}, {self.combiner.required} are required")
 
     def _fail(self, error: Exception) -> None:

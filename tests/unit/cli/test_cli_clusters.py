@@ -42,6 +42,30 @@ def test_a_tree_is_shown_and_checked_before_it_runs(run_yaml):
     assert "4 clients below 3 combiners and the root, on 3 levels" in checked.out
 
 
+def test_a_tree_in_yaml_may_have_200_levels(here):
+    node = {"name": "c200", "clients": ["client-0"]}
+    for number in range(199, 0, -1):
+        node = {"name": f"c{number}", "children": [node]}
+    run_yaml = write_run_yaml(here, clients={"count": 1}, rounds=1, topology={"children": [node]})
+    assert "1 clients below 200 combiners and the root, on 201 levels" in fedpkg("cluster", "check", run_yaml).out
+    assert "c200" in fedpkg("config", "show", run_yaml).out
+    ended = fedpkg("run", run_yaml)
+    assert ended.code == 0, ended.err
+    again = fedpkg("session", "resume", "try", "--rounds", "2")
+    assert again.code == 0, again.err
+    assert len(fedpkg("cluster", "tree", "try", "--json").json()) == 201
+    told = fedpkg("session", "show", "--tree", "--round", "2", "--json").json()
+    assert [one["num_ok"] for one in told] == [1] * 201
+
+
+def test_a_cycle_of_parents_is_named(here):
+    (here / "entities.yaml").write_text("[{id: client-0, parent: a}, {id: a, parent: b}, {id: b, parent: a}]")
+    run_yaml = write_run_yaml(here, clients={"entities": "entities.yaml"}, rounds=1, topology={"from": "entities"})
+    ended = fedpkg("cluster", "check", run_yaml)
+    assert ended.code == 6
+    assert "the parents of 'client-0' form a circle: a → b → a" in ended.err
+
+
 def test_what_combiners_did_is_shown(run_yaml):
     ended = fedpkg("run", run_yaml)
     assert ended.code == 0, ended.err

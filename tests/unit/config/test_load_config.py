@@ -488,6 +488,15 @@ def test_deep_nesting_is_refused_with_its_line(folder: Path, text: str) -> None:
     assert "nested too deeply" in refusal(folder, MINIMAL, f"run_config.a={'[' * 5000}")
 
 
+def test_no_alias_and_no_list_of_children_nests_without_limit(folder: Path) -> None:
+    lists = ["a0: &a0 " + "[" * 28 + "]" * 28, *(f"a{n}: &a{n} {'[' * 28}*a{n - 1}{']' * 28}" for n in range(1, 20))]
+    assert "nested too deeply (more than 30 levels)" in refusal(folder, "\n".join(lists))
+    merged = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{<<: *a{n - 1}}}" for n in range(1, 40))]
+    assert "nested too deeply (more than 30 levels)" in refusal(folder, "\n".join(merged))
+    trees = ["a0: &a0 {x: 1}", *(f"a{n}: &a{n} {{children: [*a{n - 1}]}}" for n in range(1, 260))]
+    assert "nested too deeply (more than 500 levels)" in refusal(folder, "\n".join(trees))
+
+
 def test_aliases_cannot_make_much_of_little(folder: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]

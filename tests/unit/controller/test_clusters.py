@@ -65,6 +65,7 @@ def test_each_client_validates_the_model_of_its_cluster(federation: Federation) 
     session_id = federation.run(config_of(federation, rounds=3, validation={"every": 1})).session_id
     store = federation.store
     rows = {row.client_id: row for row in store.list_validations(session_id, round_number=3)}
+    assert list(rows) == [f"client-{k}" for k in range(6)]
     assert {name: row.model_id.removeprefix(f"{session_id}.") for name, row in rows.items()} == {
         "client-0": "3/c",
         "client-1": "2/a/y",

@@ -396,6 +396,21 @@ def test_a_sampler_belongs_to_a_subtree_and_draws_in_each_of_its_rounds(
     assert "client-7" not in of_south.cohort
 
 
+def test_combiners_with_samplers_are_asked_while_the_clients_of_the_root_are_away(
+    federation: Federation, at_once: AtOnce, tmp_path: Path
+) -> None:
+    trace = tmp_path / "Spur.csv"
+    trace.write_text("client,from_round,to_round\nclient-0,2,2\nclient-1,1,2\nclient-2,1,2\n")
+    tree = {
+        "clients": ["client-0"],
+        "children": [{"name": "north", "clients": ["client-[12]"], "sampler": {"count": 2}}],
+    }
+    more = {"clients": 3, "rounds": 3, "sampler": {"availability": {"trace": str(trace)}}}
+    session = federation.run(config_of(federation, tree, **more))
+    cohorts = [sorted(row.cohort) for row in federation.store.list_rounds(session.session_id)]
+    assert cohorts == [["client-1", "client-2"], ["client-0", "client-1", "client-2"], []]
+
+
 def test_clients_get_what_the_combiners_above_them_set_and_all_are_asked_at_once(
     federation: Federation, at_once: AtOnce
 ) -> None:

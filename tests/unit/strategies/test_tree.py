@@ -105,6 +105,34 @@ def test_a_chain_of_combiners_changes_no_bit() -> None:
     assert np.array_equal(vector(deep["model"]), vector(flat["model"]))
 
 
+def test_half_precision_is_kept_through_a_chain_and_wider_within_a_combiner() -> None:
+    names, losses = ["client-0", "client-1"], losses_of(2)
+
+    def train(name: str, request: Request) -> Mapping[str, Vector]:
+        x = vector(request.payload)  # type: ignore[arg-type]
+        return {"": (x + np.float16(2**-5 if name == "client-0" else 2**-6)).astype(np.float16)}
+
+    def model_of(root: Combiner, rounds: int) -> Weights:
+        strategy, federation = (
+            TreeStrategy(root),
+            Federation({name: {"": loss} for name, loss in losses.items()}, train=train),
+        )
+        state = strategy.init(weights(np.ones(SIZE, dtype=np.float16)))
+        for number in range(rounds):
+            state = federation.step(strategy, state, number)
+        model: Weights = state["model"]
+        return model
+
+    chain = combiner("a", combiner("a/b", combiner("a/b/c", combiner("a/b/c/d", *names))))
+    deep, flat = model_of(combiner("", chain), 3), model_of(combiner("", *names), 3)
+    assert deep["x"].dtype == flat["x"].dtype and vector(deep).dtype == np.float16
+    assert np.array_equal(vector(deep), vector(flat)) and vector(deep)[0] > 1
+    # Float16 numbers above 1 are 2^-10 apart: one server step of 0.01 * 0.0234 is rounded away, and eight are not.
+    slow = make_strategy({"name": "fedavgm", "learning_rate": 0.01, "momentum": 0.0})
+    once, often = (model_of(combiner("", Combiner("a", slow, tuple(names), rounds=n)), 1) for n in (1, 8))
+    assert (vector(once) == 1).all() and (vector(often) > 1).all()
+
+
 def test_a_combiner_whose_update_is_not_finite_fails_alone_and_is_named() -> None:
     losses = losses_of(6)
     kiruna = combiner("north/kiruna", "client-0", "client-1")
