@@ -62,6 +62,9 @@ from fedpkg.stores.tables import (
 )
 from fedpkg.stores.write_behind import RequestRecord, TaskRecord, WriteBehind
 
+_WITH_CLIENTS = (
+    "left join clients on clients.session_id = validations.session_id and clients.client_id = validations.client_id"
+)
 _WITH_TASKS = "join tasks on tasks.task_id = {}.task_id"
 _BY_COHORT = ("tasks.round_number", "tasks.position", "tasks.attempt", "tasks.task_id")
 
@@ -365,7 +368,7 @@ class StateStore:
             "validations.client_id": client_id,
             "validations.phase": phase,
         }
-        join = _WITH_TASKS.format("validations") + " left join clients using (session_id, client_id)"
+        join = f"{_WITH_TASKS.format('validations')} {_WITH_CLIENTS}"
         order = (_BY_COHORT[0], "clients.position is null", "clients.position", *_BY_COHORT[1:])
         return self._select(VALIDATIONS, filters, join=join, order=order)
 
