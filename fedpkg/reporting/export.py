@@ -34,12 +34,13 @@ def export_session(home: Home, store: StateStore, facts: Facts, target: Path, *,
     """Write the session to a new folder; returns the names of what is in it. The folder is complete or absent.
 
     Args:
-        models: ``all`` copies every model file that is kept, ``last`` the newest one.
+        models: ``all`` copies every model file that is kept, ``last`` the newest one, and the current one of each cluster.
 
     Raises:
         ConfigError: the folder exists and is not empty, it cannot be written, or the disk cannot hold it.
     """
-    chosen = _chosen(facts.models, models)
+    of_clusters = [model for model in store.list_models(facts.session.session_id, cluster=None) if model.cluster]
+    chosen = [*_chosen(facts.models, models), *_chosen_of_clusters(of_clusters, models)]
     logs = list(_logs(facts.folder))
     saved, names = saved_files(facts.folder)
     _check_target(target)
@@ -90,6 +91,12 @@ def _chosen(models: Sequence[ModelRow], which: Models) -> list[tuple[str, ModelR
     kept = {"all": kept, "last": kept[-1:], "none": []}[which]
     width = len(str(max((model.round_number for model in models), default=0)))
     return [(f"round-{model.round_number:0{width}d}{model.suffix}", model) for model in kept]
+
+
+def _chosen_of_clusters(models: Sequence[ModelRow], which: Models) -> list[tuple[str, ModelRow]]:
+    """Names by digest, as in models.jsonl: the path of a cluster may be no name of a file, and models may be equal."""
+    kept = [model for model in models if model.pruned is None and (which == "all" or model.until_round is None)]
+    return [] if which == "none" else list({f"clusters/{one.digest}{one.suffix}": one for one in kept}.items())
 
 
 def _logs(folder: Path) -> Iterator[Path]:

@@ -79,6 +79,8 @@ def test_an_export_has_the_models_and_moves_of_clusters(home: Path, tmp_path: Pa
         return [json.loads(line) for line in (tmp_path / "out" / name).read_text().splitlines()]
 
     assert {row["cluster"] for row in lines("models.jsonl")} == {"", "0", "1"}
+    digests = {row["digest"] for row in lines("models.jsonl") if row["cluster"]}
+    assert {path.stem for path in (tmp_path / "out/models/clusters").iterdir()} == digests
     assert {row["client_id"] for row in lines("cluster_clients.jsonl")} == {"client-0", "client-1", "client-2"}
     assert {row["cluster"] for row in lines("metric_rows.jsonl") if row["phase"] == "validate"} > {""}
     clusters, _, _ = (tmp_path / "out/report.html").read_text().partition('id="clusters"')[2].partition("</table>")
