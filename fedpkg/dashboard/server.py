@@ -83,7 +83,8 @@ class Dashboard:
         app.router.add_post("/sessions/{session_id}/resume", self._resume)
         add_api(app, self._reader, self._home.absolute())
         for route in ROUTES:
-            app.router.add_get(route.path, self._handler(route))
+            # Without a pattern, a part has no braces; names of clients and metrics may have some.
+            app.router.add_get(route.path.replace("}", ":[^/]+}"), self._handler(route))
         return app
 
     async def _end_streams(self, _app: web.Application) -> None:
