@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, suppress
 from functools import cache
@@ -40,7 +41,12 @@ def add_api(app: web.Application, reads: Reads, home: Path) -> None:
     app.router.add_get(f"{PREFIX}/openapi.json", _document)
     for route in ROUTES:
         add = app.router.add_post if route.is_action else app.router.add_get
-        add(f"{PREFIX}{route.path}", _told(_handler(route, reads), home))
+        add(f"{PREFIX}{any_name(route.path)}", _told(_handler(route, reads), home))
+
+
+def any_name(path: str) -> str:
+    """A path of aiohttp whose names are any text without a slash: by default they have no braces, either."""
+    return re.sub(r"{(\w+)}", r"{\1:[^/]+}", path)
 
 
 async def _document(_request: web.Request) -> web.Response:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import hdrs, web
 
 from fedpkg.api.actions import resume_command, stop_session
-from fedpkg.api.http import add_api, without_home
+from fedpkg.api.http import add_api, any_name, without_home
 from fedpkg.api.routes import PREFIX
 from fedpkg.dashboard import assets
 from fedpkg.dashboard.access import (
@@ -83,8 +83,7 @@ class Dashboard:
         app.router.add_post("/sessions/{session_id}/resume", self._resume)
         add_api(app, self._reader, self._home.absolute())
         for route in ROUTES:
-            # Without a pattern, a part has no braces; names of clients and metrics may have some.
-            app.router.add_get(route.path.replace("}", ":[^/]+}"), self._handler(route))
+            app.router.add_get(any_name(route.path), self._handler(route))
         return app
 
     async def _end_streams(self, _app: web.Application) -> None:
@@ -156,8 +155,8 @@ class Dashboard:
                 return self._refusal(request, refused)
             except FedpkgError as error:
                 return self._refusal(request, self._refused(error))
-            except (asyncio.CancelledError, ConnectionError):
-                raise
+            except ConnectionError:  # the browser went to another page meanwhile
+                return web.Response(status=499)
             except Exception:
                 _log.exception("request.failed path=%s", request.path)
                 words = "The error is in the output of fedpkg dashboard; please report it."
