@@ -34,7 +34,8 @@ def export_session(home: Home, store: StateStore, facts: Facts, target: Path, *,
     """Write the session to a new folder; returns the names of what is in it. The folder is complete or absent.
 
     Args:
-        models: ``all`` copies every model file that is kept, ``last`` the newest one, and the current one of each cluster.
+        models: ``all`` copies every model file that is kept, ``last`` the newest one, and the current one of each
+            cluster.
 
     Raises:
         ConfigError: the folder exists and is not empty, it cannot be written, or the disk cannot hold it.
