@@ -197,7 +197,7 @@ def matching(pattern: str, client_ids: Sequence[str], entities: Entities | None,
     if not found and equals and entities is not None:
         raise DataError(
             f"{where}: no entity has an attribute {name!r}{nearest(name, entities.attributes)}",
-            hint=f"attributes: {', '.join(entities.attributes)}",
+            hint=f"attributes: {', '.join(entities.attributes) or 'none'}",
             pattern=pattern,
         )
     if not found:

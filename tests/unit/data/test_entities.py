@@ -121,6 +121,9 @@ def test_groups_are_patterns_of_ids_attributes_and_parents(folder: Path) -> None
     wrong = ClientsConfig(entities=clients.entities, groups={"g": ["devise=phone"]})
     with pytest.raises(DataError, match=r"no entity has an attribute 'devise'; did you mean 'device'\?"):
         client_groups(wrong, ["phone-1"])
+    bare = ClientsConfig(entities=write(folder, "- {id: phone-1}\n"), groups={"g": ["region=north"]})
+    with pytest.raises(DataError, match=r"no entity has an attribute 'region'\s+try +attributes: none"):
+        client_groups(bare, ["phone-1"])
 
 
 def test_vantage6_organizations_are_entities_without_their_people_and_keys(folder: Path) -> None:
