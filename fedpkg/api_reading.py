@@ -14,8 +14,6 @@ from fedpkg.api_answers import Answer, Answers, active_model, combiner, done, fa
 from fedpkg.api_settings import in_order_of_today
 from fedpkg.config import ClientsConfig
 from fedpkg.errors import FedpkgError, NotFound, ServerOnly
-from fedpkg.session.background import sessions_in
-from fedpkg.session.package_run import DEFAULT_CLIENTS
 from fedpkg.session.record import open_home, running_sessions
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
@@ -79,6 +77,8 @@ class ReadingClient:
         data: Text = None,
         **changes: Any,
     ) -> None:
+        from fedpkg.session.background import sessions_in  # the dashboard reads without loading what runs sessions
+
         self.host, self.port, self.secure, self.verify = host, port, secure, verify
         given = {"home": home, "clients": clients, "data": data, **changes}
         settings = {**self.usual, **{name: value for name, value in given.items() if value is not None}}
@@ -125,6 +125,7 @@ class ReadingClient:
     def _next_clients(self) -> list[ClientData]:
         """The clients of the next session."""
         from fedpkg.data.clients import prepare_clients
+        from fedpkg.session.package_run import DEFAULT_CLIENTS
 
         count = self._num_clients or (None if self._data else DEFAULT_CLIENTS)
         folders = None if self._data is None else str(Path(self._data).expanduser().absolute())

@@ -9,6 +9,8 @@ import os
 import subprocess
 import sys
 import threading
+from dataclasses import dataclass
+from pathlib import Path
 
 from fedpkg.api.asking import Ref, question
 from fedpkg.api.opening import Opened, Struct
@@ -16,7 +18,10 @@ from fedpkg.errors import SessionError
 from fedpkg.session.record import status_of
 from fedpkg.stores.opening import open_store
 
-LOG = "resumed.log"  # in the folder of a session: what its process printed, if `resume_session` started it
+LOG = "resumed.log"  # in the folder of a session: what its process printed, if `start_resuming` started it
+SOON_S = 5.0  # a resume that fails at once is told; one that goes on is seen in the home
+_MOST_BYTES = 64 << 10  # of a log
+_MOST_WORDS = 2000
 
 
 class Done(Struct, frozen=True, kw_only=True):
@@ -65,14 +70,33 @@ def resume_command(at: Opened, ref: str) -> list[str]:
     return [sys.executable, "-m", "fedpkg", *words]
 
 
-@question
-def resume_session(at: Opened, ref: Ref) -> Done:
-    """Go on with a session in a process of its own, which continues when this one ends.
+@dataclass(frozen=True)
+class Resuming:
+    """A process that goes on with a session, and continues when this one ends; ``log``: what it prints."""
 
-    Raises:
-        NotFound: there is no such session.
-        SessionError: it has all its rounds, or a session of this home runs, which holds the home.
-    """
+    session_id: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def check(self, soon_s: float = SOON_S) -> None:
+        """Wait for a moment, in which a process that cannot go on ends.
+
+        Raises:
+            SessionError: it has failed; the message is that of the process.
+        """
+        try:
+            code = self.process.wait(soon_s)
+        except subprocess.TimeoutExpired:
+            return
+        if code:
+            with self.log.open("rb") as log:
+                log.seek(max(0, self.log.stat().st_size - _MOST_BYTES))
+                words = log.read(_MOST_BYTES).decode(errors="replace").rpartition("error: ")[2].strip()
+            raise SessionError(words[:_MOST_WORDS] or f"the process ended with exit code {code}")
+
+
+def start_resuming(at: Opened, ref: str) -> Resuming:
+    """Start the process. Raises what `resume_command` raises."""
     command = resume_command(at, ref)
     session_id = at.session(ref).session_id
     folder = at.home.session_folder(session_id)
@@ -84,9 +108,21 @@ def resume_session(at: Opened, ref: Ref) -> Done:
             stdout=log,
             stderr=log,
             start_new_session=True,
-            cwd=at.home.root.parent,
+            cwd=at.home.root.absolute().parent,
             env={**os.environ, "NO_COLOR": "1"},
         )
     threading.Thread(target=process.wait, name="fedpkg-resumed", daemon=True).start()  # so that no zombie is left
+    return Resuming(session_id, process, folder / LOG)
+
+
+@question
+def resume_session(at: Opened, ref: Ref) -> Done:
+    """Go on with a session in a process of its own, which continues when this one ends.
+
+    Raises:
+        NotFound: there is no such session.
+        SessionError: it has all its rounds, or a session of this home runs, which holds the home.
+    """
+    session_id = start_resuming(at, ref).session_id
     message = f"A process goes on with the session; it writes to {LOG} in the folder of the session."
     return Done(session_id=session_id, message=message, command=f"fedpkg session resume {session_id}")

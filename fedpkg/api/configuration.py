@@ -8,7 +8,6 @@ import msgspec
 
 from fedpkg.api.asking import Ref, question
 from fedpkg.api.opening import Opened, Struct
-from fedpkg.compute_package.unpack import unpacked_members
 from fedpkg.config import RunConfig
 from fedpkg.errors import PackageError
 from fedpkg.reporting.provenance import read_starts
@@ -121,6 +120,8 @@ def get_package(at: Opened, ref: Ref) -> Package:
     files: list[PackageFile] = []
     notes: tuple[str, ...] = ()
     try:
+        from fedpkg.compute_package.unpack import unpacked_members  # takes long, and few ask
+
         path, members = unpacked_members(row.package_digest, at.home.packages)
         folder = f"{at.home.root.name}/{path.relative_to(at.home.root)}"
         files = [

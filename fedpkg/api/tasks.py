@@ -15,7 +15,6 @@ from fedpkg.api.clients import in_flight
 from fedpkg.api.files import tail_of
 from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.compute_package.arguments import format_arguments
-from fedpkg.compute_package.unpack import unpacked_members
 from fedpkg.errors import ConfigError, NotFound, PackageError
 from fedpkg.stores.base import TaskRow
 from fedpkg.stores.uploads import Uploads
@@ -298,6 +297,8 @@ def _package(at: Opened, session: SessionRow) -> str:
     if not source.startswith("…"):
         return source
     with suppress(PackageError):
+        from fedpkg.compute_package.unpack import unpacked_members  # takes long, and few ask
+
         folder, _ = unpacked_members(session.package_digest, at.home.packages)
         return f"{at.home.root.name}/{folder.relative_to(at.home.root)}"
     return source

@@ -59,7 +59,8 @@ def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_
     columns = ["combiner", "rounds", "replies", "examples", "calls", "failed", "down", "up", "seconds"]
     is_timed = any(one.virtual_s is not None for one in found)
     names = list(dict.fromkeys(name for one in found for name in one.metrics))
-    names = [name for name in names if len({one.metrics.get(name) for one in found}) > 1][:4]  # no settings
+    is_setting = {name: len(found) > 2 and len({one.metrics.get(name) for one in found}) == 1 for name in names}
+    names = [name for name in names if not is_setting[name]][:4]
     of_validation = [name for name in found[0].validation if name != "num_examples"][:4]
     rows = []
     for one in found:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from aiohttp import hdrs, web
 
-from fedpkg.api.actions import resume_command, stop_session
+from fedpkg.api.actions import start_resuming, stop_session
 from fedpkg.api.http import add_api, any_name, without_home
 from fedpkg.api.routes import PREFIX
 from fedpkg.dashboard import assets
@@ -28,7 +28,6 @@ from fedpkg.dashboard.access import (
     add_headers,
     guard,
 )
-from fedpkg.dashboard.actions import start
 from fedpkg.dashboard.asked import DOWNLOAD, SINCE, Asked, address, segment_text
 from fedpkg.dashboard.downloads import File, part_of
 from fedpkg.dashboard.drawing import draw, draw_refusal, draw_regions
@@ -187,8 +186,8 @@ class Dashboard:
 
     async def _resume(self, request: web.Request) -> web.StreamResponse:
         session_id = segment_text(request.match_info["session_id"])
-        command = await self._reader.call(lambda at: resume_command(at, session_id))
-        await asyncio.get_running_loop().run_in_executor(None, start, command, self._home)
+        resuming = await self._reader.call(lambda at: start_resuming(at, session_id))
+        await asyncio.get_running_loop().run_in_executor(None, resuming.check)
         return _see(address("sessions", session_id))
 
     async def _download(self, request: web.Request, route: Route, asked: Asked) -> web.StreamResponse:

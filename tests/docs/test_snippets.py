@@ -145,6 +145,6 @@ def test_block_that_only_shows_can_be_read(
         (tmp_path / name).touch()
     lines = [shlex.split(line, comments=True) for line in text.splitlines()]
     for program, *words in filter(None, lines):
-        assert program in ("fedpkg", "cd", "pip", "make")
+        assert program in ("fedpkg", "cd", "pip", "make", "ssh", "curl")
         if program == "fedpkg":
             assert command_of(words)

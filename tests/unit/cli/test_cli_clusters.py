@@ -47,7 +47,7 @@ def test_a_tree_in_yaml_may_have_200_levels(here):
     for number in range(199, 0, -1):
         node = {"name": f"c{number}", "children": [node]}
     run_yaml = write_run_yaml(here, clients={"count": 1}, rounds=1, topology={"children": [node]})
-    assert "1 clients below 200 combiners and the root, on 201 levels" in fedpkg("cluster", "check", run_yaml).out
+    assert "1 client below 200 combiners and the root, on 201 levels" in fedpkg("cluster", "check", run_yaml).out
     assert "c200" in fedpkg("config", "show", run_yaml).out
     ended = fedpkg("run", run_yaml)
     assert ended.code == 0, ended.err

@@ -99,7 +99,8 @@ class AtOnce(InProcess):
         return super().submit(order)
 
     def cancel(self, task_id: str) -> None:
-        self._hanging.pop(task_id).set_result(Answer(task_id=task_id, status="cancelled"))
+        if (hanging := self._hanging.pop(task_id, None)) is not None:  # for others it is too late
+            hanging.set_result(Answer(task_id=task_id, status="cancelled"))
 
     def refusal(self, order: Order) -> Failure | None:
         is_to_fail = f"{order.client_id}@{order.round_number}" in self.fails and order.entry_point == "train"
