@@ -41,7 +41,7 @@ def distances_and_norms(updates: Updates) -> tuple[Tensor, Tensor]:
     """
     count = len(updates)
     distances, norms = torch.zeros(count, count, dtype=torch.float64), None
-    lost = torch.ones(count, count, dtype=torch.bool)
+    lost = ~torch.eye(count, dtype=torch.bool)
     groups = [list(range(count))]
     while groups:
         grams = [torch.zeros(len(group), len(group), dtype=torch.float64) for group in groups]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any
 
 import pytest
 import torch
@@ -344,6 +345,25 @@ def test_distances_are_those_of_pairs_with_the_same_bits_for_any_number_of_threa
     assert torch.equal(found[0], found[0].T) and not found[0].diagonal().any()
     assert found[0][1, 2] == found[0][1, count - 1] == 0
     torch.testing.assert_close(found[0], squared_distances_by_pair(given), rtol=1e-10, atol=0)
+
+
+def test_updates_that_are_apart_are_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And close ones once more."""
+    times = []
+    original = Updates.pieces
+
+    def pieces(self: Updates, *args: Any, **options: Any) -> Any:
+        times.append(1)
+        return original(self, *args, **options)
+
+    monkeypatch.setattr(Updates, "pieces", pieces)
+    rng = torch.Generator().manual_seed(0)
+    apart = [torch.randn(50, generator=rng, dtype=torch.float64) for _ in range(6)]
+    close = [*apart, apart[0] + 1e-6]
+    for updates, expected in ((apart, 1), (close, 2)):
+        times.clear()
+        squared_distances(held([Weights({"w": one}) for one in updates], Weights({"w": torch.zeros(50).double()})))
+        assert len(times) == expected
 
 
 def test_a_huge_update_does_not_blur_the_distances_of_others() -> None:
