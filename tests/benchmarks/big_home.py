@@ -59,7 +59,7 @@ def make(root: Path, *, sessions: int, rounds: int, clients: int) -> None:
 def _write(home: Home, store: StateStore, session_id: str, *, rounds: int, clients: int, rng: random.Random) -> None:
     names = [*ODD_NAMES, *(f"client-{number:04d}" for number in range(clients - len(ODD_NAMES)))]
     config = {
-        "name": session_id, "package": "/work/packages/digits", "seed": 1, "rounds": rounds,
+        "name": session_id, "package": "/srv/packages/digits", "seed": 1, "rounds": rounds,
         "strategy": {"name": rng.choice(["fedavg", "fedadam", "scaffold"])}, "sampler": {"name": "uniform"},
         "executor": {"name": "forkserver", "workers": 8}, "clients": {"count": clients},
         "arguments": {"train": {"lr": 0.1}},
