@@ -14,6 +14,7 @@ from pathlib import Path
 
 from fedpkg.api.asking import Ref, question
 from fedpkg.api.opening import Opened, Struct
+from fedpkg.api.sessions import can_resume
 from fedpkg.errors import SessionError
 from fedpkg.session.record import status_of
 from fedpkg.stores.opening import open_store
@@ -61,7 +62,7 @@ def resume_command(at: Opened, ref: str) -> list[str]:
     running = at.running()
     status = status_of(session, running)
     done = at.overview.round_sums_of(session.session_id).rounds_done
-    if status == "running" or (status == "finished" and (session.error or done >= session.num_rounds)):
+    if status != "created" and not can_resume(status, session.error, done, session.num_rounds):
         raise SessionError(f"session {session.session_id} is {status}: there is nothing to resume")
     if running:
         names = ", ".join(sorted(running))
@@ -72,11 +73,15 @@ def resume_command(at: Opened, ref: str) -> list[str]:
 
 @dataclass(frozen=True)
 class Resuming:
-    """A process that goes on with a session, and continues when this one ends; ``log``: what it prints."""
+    """A process that goes on with a session, and continues when this one ends.
+
+    ``log``: the file to which it prints, after the ``start`` bytes of former processes.
+    """
 
     session_id: str
     process: subprocess.Popen[bytes]
     log: Path
+    start: int
 
     def check(self, soon_s: float = SOON_S) -> None:
         """Wait for a moment, in which a process that cannot go on ends.
@@ -90,7 +95,7 @@ class Resuming:
             return
         if code:
             with self.log.open("rb") as log:
-                log.seek(max(0, self.log.stat().st_size - _MOST_BYTES))
+                log.seek(max(self.start, self.log.stat().st_size - _MOST_BYTES))
                 words = log.read(_MOST_BYTES).decode(errors="replace").rpartition("error: ")[2].strip()
             raise SessionError(words[:_MOST_WORDS] or f"the process ended with exit code {code}")
 
@@ -102,6 +107,7 @@ def start_resuming(at: Opened, ref: str) -> Resuming:
     folder = at.home.session_folder(session_id)
     folder.mkdir(parents=True, exist_ok=True)
     with open(folder / LOG, "ab") as log:
+        start = log.tell()
         process = subprocess.Popen(
             command,
             stdin=subprocess.DEVNULL,
@@ -112,7 +118,7 @@ def start_resuming(at: Opened, ref: str) -> Resuming:
             env={**os.environ, "NO_COLOR": "1"},
         )
     threading.Thread(target=process.wait, name="fedpkg-resumed", daemon=True).start()  # so that no zombie is left
-    return Resuming(session_id, process, folder / LOG)
+    return Resuming(session_id, process, folder / LOG, start)
 
 
 @question

@@ -188,6 +188,7 @@ def _clients(
     flying = in_flight(at, session, last)
     clusters = at.store.list_cluster_clients(session_id)
     entities = entities_or_none(at, session, notes)
+    nothing = ClientSums()
     made = [
         Client(
             client_id=one.client_id,
@@ -201,15 +202,15 @@ def _clients(
             times_counted=one.times_counted,
             last_counted=one.last_counted,
             num_failed=failures.get(one.client_id, 0),
-            last_seen=sums.get(one.client_id, ClientSums()).last_seen,
-            calls=sums.get(one.client_id, ClientSums()).calls,
-            seconds=sums.get(one.client_id, ClientSums()).seconds,
-            bytes_down=sums.get(one.client_id, ClientSums()).bytes_down,
-            bytes_up=sums.get(one.client_id, ClientSums()).bytes_up,
+            last_seen=told.last_seen,
+            calls=told.calls,
+            seconds=told.seconds,
+            bytes_down=told.bytes_down,
+            bytes_up=told.bytes_up,
             train_metrics=one.train_metrics,
             validation_metrics=one.validation_metrics,
         )
-        for one in rows
+        for one, told in ((one, sums.get(one.client_id, nothing)) for one in rows)
     ]
     return made, (first + 1, last)
 

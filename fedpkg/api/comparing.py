@@ -8,9 +8,10 @@ from typing import Annotated, Any, TypeAlias
 import msgspec
 
 from fedpkg.api.asking import Ref, Text, question
-from fedpkg.api.metrics import Axis, Curves, MetricName, Series, finite
+from fedpkg.api.metrics import Axis, Curves, MetricName, Series
 from fedpkg.api.opening import Opened, Struct
 from fedpkg.api.sessions import SessionSummary, summaries
+from fedpkg.controller.metrics import finite_number
 from fedpkg.errors import NotFound
 from fedpkg.reporting.stored_config import without_secrets
 from fedpkg.types import leaves
@@ -126,7 +127,7 @@ def reached_by(
         rows = [] if curves is None else curves.rows(metric, phase)[1]
     except NotFound:
         rows = []
-    told = [(value, row.round_number) for row in rows if (value := finite(row.weighted_mean)) is not None]
+    told = [(value, row.round_number) for row in rows if (value := finite_number(row.weighted_mean)) is not None]
     if not told:
         return None, None, None, None
     pick = min if is_lower else max

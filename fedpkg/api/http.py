@@ -17,7 +17,7 @@ from fedpkg.api.asking import check, parameters
 from fedpkg.api.encoding import encode, pieces
 from fedpkg.api.models import Download
 from fedpkg.api.openapi import Error, ErrorDetail, document
-from fedpkg.api.opening import Opened
+from fedpkg.api.opening import Opened, without_home
 from fedpkg.api.routes import PREFIX, ROUTES, Route
 from fedpkg.errors import ConfigError, FedpkgError, HomeLocked, NotFound, SessionError, nearest
 
@@ -150,8 +150,3 @@ def _told(handle: Handler, home: Path) -> Handler:
 
 # 503: the home cannot be read.
 _STATUSES = {NotFound: 404, ConfigError: 400, SessionError: 409, HomeLocked: 409, FedpkgError: 503}
-
-
-def without_home(text: str, home: Path) -> str:
-    """A message without the path of the home."""
-    return text.replace(f"{home}/", "").replace(str(home), "the home")

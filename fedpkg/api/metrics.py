@@ -5,7 +5,6 @@ A metric inside another value has the keys that lead to it, joined by dots: ``pe
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import cached_property
 from typing import Annotated, Literal, TypeAlias
@@ -18,7 +17,7 @@ from fedpkg.api.sessions import lower_is_better
 from fedpkg.controller.metric_rows import former_rows
 from fedpkg.controller.metrics import finite_number
 from fedpkg.errors import NotFound, nearest
-from fedpkg.reporting.measures import PHASES
+from fedpkg.reporting.measures import PHASES, metric_rank, phase_place, strategy_rows
 from fedpkg.stores.base import MetricRow
 from fedpkg.stores.overview import RoundFacts
 
@@ -126,7 +125,11 @@ class Curves:
             )
             for (phase, metric), (count, first, last) in found.items()
         ]
-        return sorted(names, key=lambda one: (_place(one.phase), "." in one.metric, _rank(one.metric), one.metric))
+
+        def order(one: MetricName) -> tuple[int, bool, int, str]:
+            return phase_place(one.phase), "." in one.metric, metric_rank(one.metric), one.metric
+
+        return sorted(names, key=order)
 
     def series(self, metric: str, phase: str, axis: Axis) -> Series:
         """One metric by round; no phase: the first that has it. Raises NotFound."""
@@ -184,31 +187,13 @@ class Curves:
         if self._cluster:
             return found
         for one in self.rounds:
-            for name, value in one.strategy_metrics.items():
-                if isinstance(value, (int, float)) and not isinstance(value, bool):
-                    row = MetricRow(
-                        session_id=self._id,
-                        round_number=one.round_number,
-                        phase="strategy",
-                        metric=name,
-                        num_clients=0,
-                        weighted_mean=finite_number(value),
-                    )
-                    found.setdefault(("strategy", name), []).append(row)
+            for each in strategy_rows(self._id, one.round_number, one.strategy_metrics):
+                found.setdefault(("strategy", each.metric), []).append(each)
         begins = min((first for _, _, _, first, _ in self._named), default=None)
         for before in self._overview.means(self._id, before=begins):
             for each in former_rows(before):
                 found.setdefault((each.phase, each.metric), []).append(each)
         return found
-
-
-def _place(phase: str) -> int:
-    return PHASES.index(phase) if phase in PHASES else len(PHASES)
-
-
-def _rank(metric: str) -> int:
-    word = metric.lower()
-    return 0 if "test_accuracy" in word else 1 if "accuracy" in word else 2 if "test" in word else 3
 
 
 def _series(
@@ -221,7 +206,7 @@ def _series(
     *,
     is_lower: bool,
 ) -> Series:
-    means = [finite(one.weighted_mean) for one in rows]
+    means = [finite_number(one.weighted_mean) for one in rows]
     measured = [place for place, value in enumerate(means) if value is not None]
     pick: Callable[..., int] = min if is_lower else max
     return Series(
@@ -233,17 +218,13 @@ def _series(
         rounds=[one.round_number for one in rows],
         x=[x[one.round_number] for one in rows],
         weighted_mean=means,
-        mean=[finite(one.mean) for one in rows],
-        std=[finite(one.std) for one in rows],
-        min=[finite(one.min) for one in rows],
-        max=[finite(one.max) for one in rows],
+        mean=[finite_number(one.mean) for one in rows],
+        std=[finite_number(one.std) for one in rows],
+        min=[finite_number(one.min) for one in rows],
+        max=[finite_number(one.max) for one in rows],
         deciles=[one.deciles for one in rows],
-        worst_tenth=[finite(one.worst_tenth) for one in rows],
-        best_tenth=[finite(one.best_tenth) for one in rows],
+        worst_tenth=[finite_number(one.worst_tenth) for one in rows],
+        best_tenth=[finite_number(one.best_tenth) for one in rows],
         num_clients=[one.num_clients for one in rows],
         best=pick(measured, key=lambda place: means[place]) if measured else None,
     )
-
-
-def finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None

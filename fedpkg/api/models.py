@@ -87,8 +87,7 @@ def list_models(at: Opened, ref: Text = "", *, skip: Skip = 0, limit: Limit = 10
 def get_model(at: Opened, ref: Ref) -> Model:
     """A model by its id, the beginning of its digest, or a session (its last model). Raises NotFound."""
     row = model_row(at, ref)
-    rows = at.overview.models(row.session_id).rows
-    return models_of(at, [one for one in rows if one.model_id == row.model_id])[0]
+    return models_of(at, at.overview.models(model_id=row.model_id).rows)[0]
 
 
 def model_row(at: Opened, ref: Ref) -> ModelRow:

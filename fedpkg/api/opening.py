@@ -79,7 +79,12 @@ class Opened:
 
     def told(self, message: str) -> str:
         """A message without the path of the home."""
-        return message.replace(f"{self.home.root}/", "").replace(str(self.home.root), "the home")
+        return without_home(message, self.home.root)
+
+
+def without_home(text: str, home: Path) -> str:
+    """A text without the path of the home."""
+    return text.replace(f"{home}/", "").replace(str(home), "the home")
 
 
 _PATH = re.compile(r"(?:/|~/)[^\s/]")

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
 from fedpkg.api.asking import Limit, Ref, RoundNumber, Skip, page, question
 from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.api.sessions import privacy_of
+from fedpkg.controller.metrics import finite_number
 from fedpkg.errors import NotFound
 from fedpkg.stores.overview import RequestSums, RoundFacts
 
@@ -155,7 +155,7 @@ def _split(told: Mapping[str, Any]) -> tuple[dict[str, float | None], dict[str, 
     more: dict[str, Any] = {}
     for name, value in told.items():
         if isinstance(value, (int, float)) and not isinstance(value, bool):
-            numbers[name] = float(value) if math.isfinite(value) else None
+            numbers[name] = finite_number(value)
         else:
             more[name] = value
     return numbers, more

@@ -11,11 +11,10 @@ import msgspec
 
 from fedpkg.api.asking import Limit, Order, Ref, Skip, Text, page, question
 from fedpkg.api.opening import Opened, Page, Struct
-from fedpkg.reporting.measures import PHASES
+from fedpkg.reporting.measures import PHASES, metric_rank
 from fedpkg.session.record import status_of
 from fedpkg.stores.metric_rows import best_is_lowest, is_lower_better
-from fedpkg.stores.overview import RoundFacts, RoundSums
-from fedpkg.stores.uploads import Uploads
+from fedpkg.stores.overview import RequestSums, RoundFacts, RoundSums
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import MetricRow, SessionRow
@@ -188,7 +187,7 @@ def get_session(at: Opened, ref: Ref) -> SessionDetail:
     rounds: Sequence[RoundFacts] = read.rows
     requests = at.overview.request_sums(session_id)
     is_running = summary.status == "running"
-    now = _now(at, session_id, rounds) if is_running else None
+    now = _now(at, session_id, rounds, requests) if is_running else None
     models = at.store.list_models(session_id, limit=1)
     data = _section(config, "clients").get("data")
     data = data if isinstance(data, dict) else {}
@@ -199,7 +198,9 @@ def get_session(at: Opened, ref: Ref) -> SessionDetail:
         now=now,
         seconds_left=_seconds_left(summary, rounds) if is_running else None,
         why_ended=why_ended(summary),
-        resume=f"fedpkg session resume {session_id}" if _can_resume(summary) else None,
+        resume=f"fedpkg session resume {session_id}"
+        if can_resume(summary.status, summary.error, summary.rounds_done, summary.num_rounds)
+        else None,
         stop_requested=bool(row.stop_requested),
         rules=row.rules,
         signers=[str(one.get("signer", "")) for one in row.signatures],
@@ -247,13 +248,14 @@ def why_ended(summary: SessionSummary) -> str | None:
     }.get(summary.status)
 
 
-def _can_resume(summary: SessionSummary) -> bool:
-    if summary.status in ("interrupted", "stopped", "failed", "killed"):
-        return True
-    return summary.status == "finished" and not summary.error and summary.rounds_done < summary.num_rounds
+def can_resume(status: str, error: str | None, rounds_done: int, num_rounds: int) -> bool:
+    """Whether a session of this status does not run and has rounds left."""
+    if status == "finished":
+        return not error and rounds_done < num_rounds
+    return status not in ("running", "created")
 
 
-def _now(at: Opened, session_id: str, rounds: Sequence[RoundFacts]) -> Now:
+def _now(at: Opened, session_id: str, rounds: Sequence[RoundFacts], requests: Mapping[int, RequestSums]) -> Now:
     last = rounds[-1] if rounds else None
     if last is None:
         return Now(phase="preparing", round_number=0, since=None, asked=0, ended=0, failed=0)
@@ -264,7 +266,7 @@ def _now(at: Opened, session_id: str, rounds: Sequence[RoundFacts]) -> Now:
     is_validating = last.status == "aggregated"
     of_phase = {key: count for key, count in counts.items() if (key[0] == "validate") == is_validating}
     (current,) = at.overview.rounds(session_id, after=number - 1, with_counts=True).rows[:1] or [last]
-    asked = at.overview.request_sums(session_id).get(number)
+    asked = requests.get(number)
     return Now(
         phase="validating" if is_validating else "training",
         round_number=number,
@@ -296,7 +298,6 @@ class _Summaries:
         self._clients = at.overview.client_counts()
         self._sweeps = at.overview.sweeps_of()
         self._packages = at.overview.packages()
-        self._uploads = Uploads(at.home)
 
     def of(self, row: SessionRow) -> SessionSummary:
         sums = self._sums.get(row.session_id, RoundSums())
@@ -334,9 +335,7 @@ def with_headline(at: Opened, one: SessionSummary) -> SessionSummary:
 
 def _headline(rows: Sequence[MetricRow]) -> Headline | None:
     def rank(row: MetricRow) -> tuple[int, int, int]:
-        word = row.metric.lower()
-        liked = 0 if "test_accuracy" in word else 1 if "accuracy" in word else 2 if "test" in word else 3
-        return PHASES.index(row.phase), "." in word, liked
+        return PHASES.index(row.phase), "." in row.metric, metric_rank(row.metric)
 
     known = [row for row in rows if row.phase in PHASES]
     if not known:

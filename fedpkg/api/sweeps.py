@@ -173,7 +173,11 @@ def heat_map(
     Raises:
         NotFound: there is no such sweep, or it chose no such key.
     """
-    found = get_sweep(at, name, metric=metric, phase=phase)
+    return heat_of(get_sweep(at, name, metric=metric, phase=phase), x, y, value=value)
+
+
+def heat_of(found: SweepDetail, x: str, y: str, *, value: Literal["final", "best"] = "final") -> HeatMap:
+    """The heat map of a sweep that was read. Raises NotFound: it chose no such key."""
     known = {key for one in found.points for key in one.choices}
     for key in (x, y):
         if key not in known:

@@ -9,6 +9,8 @@ from fedpkg.api.asking import Ref, Text, question
 from fedpkg.api.opening import Opened, Struct
 from fedpkg.api.sessions import strategy_name
 from fedpkg.errors import NotFound
+from fedpkg.reporting.combiners import clients_by_cluster
+from fedpkg.strategies.base import upward
 
 
 class Combiner(Struct, frozen=True, kw_only=True):
@@ -73,7 +75,7 @@ def get_topology(at: Opened, ref: Ref) -> Topology:
     sums, last = at.overview.combiner_sums(session_id), at.overview.last_combiners(session_id)
     groups = at.overview.group_sums(session_id)
     members = at.overview.group_members(session_id)
-    paths = sorted({above for path in sums for above in _with_above(path)}, key=lambda path: path.split("/"))
+    paths = sorted({above for path in sums for above in upward(path)}, key=lambda path: path.split("/"))
     strategies = _strategies(row.config)
     examples = {path: one.num_examples for path, one in last.items()}
     below: dict[str, float] = {}
@@ -129,9 +131,7 @@ class Cluster(Struct, frozen=True, kw_only=True):
 def list_clusters(at: Opened, ref: Ref) -> list[Cluster]:
     """The clusters of a session's clients now, by path; none: its clients share one model."""
     session_id = at.session(ref).session_id
-    members: dict[str, list[str]] = {}
-    for client_id, path in at.store.list_cluster_clients(session_id).items():
-        members.setdefault(path, []).append(client_id)
+    members = clients_by_cluster(at.store, session_id)
     return [
         Cluster(
             path=one.cluster,
@@ -190,30 +190,7 @@ def combiner_rounds(at: Opened, ref: Ref, path: Text = "") -> list[CombinerRound
     rows = at.overview.combiner_rows(session_id, path)
     if not rows:
         raise NotFound(f"session {session_id} has no combiner '{path:.200}'", hint="its topology names them")
-    return [
-        CombinerRound(
-            round_number=row.round_number,
-            status=row.status,
-            reason=row.reason,
-            rounds=row.rounds,
-            num_asked=row.num_asked,
-            num_ok=row.num_ok,
-            num_examples=row.num_examples,
-            bytes_down=row.bytes_down,
-            bytes_up=row.bytes_up,
-            virtual_s=row.virtual_s,
-            metrics=row.metrics,
-        )
-        for row in rows
-    ]
-
-
-def _with_above(path: str) -> list[str]:
-    found = [path]
-    while path:
-        path = path.rpartition("/")[0]
-        found.append(path)
-    return found
+    return [CombinerRound(**{name: getattr(row, name) for name in CombinerRound.__struct_fields__}) for row in rows]
 
 
 def _strategies(config: Mapping[str, Any]) -> dict[str, str]:

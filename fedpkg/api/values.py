@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 
 from fedpkg.api.asking import Limit, Ref, RoundNumber, Skip, Text, question
-from fedpkg.api.metrics import Axis, Curves, finite
+from fedpkg.api.metrics import Axis, Curves
 from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.controller.metrics import finite_number
 from fedpkg.errors import NotFound
@@ -139,7 +139,7 @@ def client_lines(
                 client_id=client_id,
                 rounds=rounds,
                 x=[x[one] for one in rounds],
-                values=[finite(values[one]) for one in rounds],
+                values=[values[one] for one in rounds],
             )
         )
     return Lines(session_id=session_id, phase=chosen, metric=metric, axis=axis, lines=lines)

@@ -31,12 +31,9 @@ METRIC_COLUMNS = 3
 def metric_names(metrics: Mapping[str, object]) -> list[str]:
     """A round's metrics, those first that people look for first."""
     names = [name for name, value in metrics.items() if name != "num_examples" and isinstance(value, (int, float))]
+    from fedpkg.reporting.measures import metric_rank
 
-    def rank(name: str) -> int:
-        word = name.lower()
-        return 0 if "test_accuracy" in word else 1 if "accuracy" in word else 2 if "test" in word else 3
-
-    return sorted(names, key=rank)
+    return sorted(names, key=metric_rank)
 
 
 def round_metrics(row: RoundRow) -> dict[str, Any]:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 def validation_means(tree: TreeStrategy, rows: Sequence[ValidationRow]) -> dict[str, dict[str, float]]:
     """By combiner, the weighted means of the metrics of all clients below it, in the last round that has any."""
     from fedpkg.controller.metrics import average
-    from fedpkg.strategies.tree import upward
+    from fedpkg.strategies.base import upward
 
     last = max((row.round_number for row in rows), default=0)
     of_client = {row.client_id: row for row in rows if row.round_number == last}

@@ -44,10 +44,6 @@ def static_url(name: str) -> str:
     return f"/static/{version()}/{name}"
 
 
-def has_plotly() -> bool:
-    return PLOTLY in _files()
-
-
 @dataclass(frozen=True)
 class Static:
     """A file that is served."""

@@ -35,7 +35,7 @@ from fedpkg.reporting.charts import (
     seconds_chart,
     trail_chart,
 )
-from fedpkg.topology.telling import Told
+from fedpkg.topology.telling import ROOT, Told
 from fedpkg.topology.telling import chart_of as chart_of_tree
 from fedpkg.types import Json
 
@@ -176,7 +176,7 @@ def combiner_charts(asked: Asked, session_id: str, combiners: Sequence[Combiner]
         for metric in dict.fromkeys(name for row in rows for name in row.metrics):
             ys = [finite_number(row.metrics.get(metric)) for row in rows]
             if any(y is not None for y in ys):
-                curve = Curve(one.path or "(root)", [row.round_number for row in rows], ys)
+                curve = Curve(one.path or ROOT, [row.round_number for row in rows], ys)
                 found.setdefault(metric, []).append(curve)
     for number, (metric, curves) in enumerate(list(found.items())[:MOST_COMBINED]):
         yield f"metric-{number}", compared_chart(metric, curves)

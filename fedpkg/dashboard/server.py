@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import hdrs, web
 
 from fedpkg.api.actions import start_resuming, stop_session
-from fedpkg.api.http import add_api, any_name, without_home
+from fedpkg.api.http import add_api, any_name
+from fedpkg.api.opening import without_home
 from fedpkg.api.routes import PREFIX
 from fedpkg.dashboard import assets
 from fedpkg.dashboard.access import (

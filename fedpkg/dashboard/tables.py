@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+import msgspec
+
 from fedpkg.pictures.rows import csv_cell
 
 if TYPE_CHECKING:
@@ -66,6 +68,11 @@ class Table:
         if self.sort.removeprefix("-") != column.key:
             return "none"
         return "descending" if self.sort.startswith("-") else "ascending"
+
+
+def row_of(answer: msgspec.Struct, **changed: Any) -> Row:
+    """An answer of the API as a row: its fields by their names, and values that are shown instead or besides."""
+    return {**msgspec.structs.asdict(answer), **changed}
 
 
 def table_of(

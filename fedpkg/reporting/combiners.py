@@ -60,6 +60,14 @@ def accounts(paths: Sequence[str], combiners: Sequence[CombinerRow], requests: S
     return list(found.values())
 
 
+def clients_by_cluster(store: StateStore, session_id: str, round_number: int | None = None) -> dict[str, list[str]]:
+    """The clients of each cluster after a round, or now, by its path."""
+    found: dict[str, list[str]] = {}
+    for client_id, path in store.list_cluster_clients(session_id, round_number=round_number).items():
+        found.setdefault(path, []).append(client_id)
+    return found
+
+
 def clusters_of(store: StateStore, session_id: str, round_number: int | None = None) -> list[dict[str, Any]]:
     """The clusters after a round, or now, by path; none if the session has one global model.
 
@@ -68,9 +76,7 @@ def clusters_of(store: StateStore, session_id: str, round_number: int | None = N
     models = store.list_clusters(session_id, round_number=round_number)
     if not models:
         return []
-    members: dict[str, list[str]] = {}
-    for client_id, path in store.list_cluster_clients(session_id, round_number=round_number).items():
-        members.setdefault(path, []).append(client_id)
+    members = clients_by_cluster(store, session_id, round_number)
     paths = [model.cluster for model in models]
     rows = store.list_metric_rows(session_id, phase="validate", cluster=paths, round_number=round_number)
     last: dict[str, int] = {row.cluster: row.round_number for row in rows}

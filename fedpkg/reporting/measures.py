@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from fedpkg.controller.metric_rows import all_metric_rows
 from fedpkg.errors import NotFound, nearest
@@ -66,12 +66,18 @@ def measured(store: StateStore, session_id: str) -> Measured:
     found: dict[tuple[str, str], dict[int, MetricRow]] = {}
     for row in _measures(store, session_id):
         found.setdefault((row.phase, row.metric), {})[row.round_number] = row
-    ordered = sorted(found, key=lambda key: (PHASES.index(key[0]) if key[0] in PHASES else len(PHASES), _rank(key[1])))
+    ordered = sorted(found, key=lambda key: (phase_place(key[0]), metric_rank(key[1])))
     names = list(dict.fromkeys(name for _, name in ordered))
     return Measured({key: found[key] for key in ordered}, _costs(store, session_id), names)
 
 
-def _rank(metric: str) -> int:
+def phase_place(phase: str) -> int:
+    """Orders phases as `PHASES`; unknown ones come last."""
+    return PHASES.index(phase) if phase in PHASES else len(PHASES)
+
+
+def metric_rank(metric: str) -> int:
+    """Orders metrics: those first that people look for first."""
     word = metric.lower()
     return 0 if "test_accuracy" in word else 1 if "accuracy" in word else 2 if "test" in word else 3
 
@@ -80,16 +86,21 @@ def _measures(store: StateStore, session_id: str) -> Iterator[MetricRow]:
     """The aggregates of the metrics over the clients, and the numbers that the strategy reports."""
     yield from all_metric_rows(store, session_id)
     for row in store.list_rounds(session_id, status=("aggregated", "finished")):
-        for name, value in row.strategy_metrics.items():
-            if isinstance(value, (int, float)) and not isinstance(value, bool):
-                yield MetricRow(
-                    session_id=session_id,
-                    round_number=row.round_number,
-                    phase="strategy",
-                    metric=name,
-                    num_clients=0,
-                    weighted_mean=value,
-                )
+        yield from strategy_rows(session_id, row.round_number, row.strategy_metrics)
+
+
+def strategy_rows(session_id: str, round_number: int, told: Mapping[str, Any]) -> Iterator[MetricRow]:
+    """The numbers among what a strategy tells of its step, as rows of metrics."""
+    for name, value in told.items():
+        if isinstance(value, (int, float)) and not isinstance(value, bool):
+            yield MetricRow(
+                session_id=session_id,
+                round_number=round_number,
+                phase="strategy",
+                metric=name,
+                num_clients=0,
+                weighted_mean=value,
+            )
 
 
 def _costs(store: StateStore, session_id: str) -> dict[int, Costs]:

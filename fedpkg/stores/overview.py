@@ -166,11 +166,6 @@ _REPORT = (
 )
 
 
-class TaskKey(NamedTuple):
-    round_number: int
-    task_id: str
-
-
 class _Versioned(Reader, Protocol):
     def version(self) -> int: ...
 
@@ -490,14 +485,6 @@ class Overview:
         """A task by its id; none if there is no such task."""
         return self._decoded(TASKS, "where task_id = :id", {"id": task_id})
 
-    def tasks_of_client(self, session_id: str, client_id: str, *, before_round: int | None = None, limit: int) -> Read:
-        """A client's tasks, newest first."""
-        where, parameters = where_of({"session_id": session_id, "client_id": client_id})
-        if before_round is not None:
-            where, parameters = f"{where} and round_number < :before", {**parameters, "before": before_round}
-        order = "order by round_number desc, started_at desc, task_id desc limit :limit"
-        return self._decoded(TASKS, f"{where} {order}", {**parameters, "limit": limit})
-
     def sessions_of_client(self, client_id: str) -> list[str]:
         """Ids of the sessions that have a client of this name, newest first."""
         rows = self._database.rows(
@@ -516,11 +503,10 @@ class Overview:
         round_number: int | None = None,
         client_id: str | None = None,
         phase: str | None = None,
-        after: TaskKey | None = None,
     ) -> Iterator[ValidationRow | str]:
         """Validations by round and task, or the problem of a damaged row; few are in memory at once."""
         filters = {"session_id": session_id, "round_number": round_number, "client_id": client_id, "phase": phase}
-        yield from self._each(VALIDATIONS, filters, after, "coalesce(length(metrics), 0)")
+        yield from self._each(VALIDATIONS, filters, "coalesce(length(metrics), 0)")
 
     def each_task(
         self,
@@ -530,12 +516,11 @@ class Overview:
         client_id: str | None = None,
         entry_point: str | None = None,
         status: str | None = None,
-        after: TaskKey | None = None,
     ) -> Iterator[TaskRow | str]:
         """Tasks by round and id; as `each_validation`."""
         filters = {"session_id": session_id, "round_number": round_number, "client_id": client_id}
         filters |= {"entry_point": entry_point, "status": status}
-        yield from self._each(TASKS, filters, after, "coalesce(length(log_tail), 0) + coalesce(length(message), 0)")
+        yield from self._each(TASKS, filters, "coalesce(length(log_tail), 0) + coalesce(length(message), 0)")
 
     def count(self, table: str, session_id: str, **filters: Any) -> int:
         """The number of validations or tasks that match the filters."""
@@ -546,17 +531,15 @@ class Overview:
         """The number of rows of a table of the home."""
         return int(self._database.rows(f"select count(*) from {table}")[0][0])
 
-    def _each(
-        self, table: Table[Row], filters: dict[str, Any], after: TaskKey | None, size: str
-    ) -> Iterator[Row | str]:
+    def _each(self, table: Table[Row], filters: dict[str, Any], size: str) -> Iterator[Row | str]:
         where, parameters = where_of(filters)
-        at = after or TaskKey(-1, "")
+        at_round, at_task = -1, ""
         while True:
             keys = self._database.rows(
                 f"select round_number, task_id, {size} from {table.name}{where}"
                 " and (round_number > :at_round or (round_number = :at_round and task_id > :at_task))"
                 " order by round_number, task_id limit :limit",
-                {**parameters, "at_round": at.round_number, "at_task": at.task_id, "limit": BATCH_ROWS},
+                {**parameters, "at_round": at_round, "at_task": at_task, "limit": BATCH_ROWS},
             )
             for batch in _by_size(keys):
                 of_batch, named = where_of({"task_id": [str(key[1]) for key in batch]})
@@ -565,24 +548,30 @@ class Overview:
                 yield from read.problems
             if len(keys) < BATCH_ROWS:
                 return
-            at = TaskKey(int(keys[-1][0]), str(keys[-1][1]))
+            at_round, at_task = int(keys[-1][0]), str(keys[-1][1])
 
     # Models
 
     def models(
-        self, session_id: str | None = None, *, newest_first: bool = False, skip: int = 0, limit: int | None = None
+        self,
+        session_id: str | None = None,
+        *,
+        model_id: str | None = None,
+        newest_first: bool = False,
+        skip: int = 0,
+        limit: int | None = None,
     ) -> Read:
         """Models, also of clusters, without the names of their contributors, by session, round and cluster."""
+        where, parameters = where_of({"models.session_id": session_id, "models.model_id": model_id})
         down = " desc" * newest_first
         return self._lines(
             "select models.model_id, models.session_id, models.round_number, cluster, parents, parent_id, until_round,"
             f" digest, suffix, size_bytes, created_at, {_ENTRIES}, case when cluster = '' then"
             " coalesce(rounds.num_examples, 0) else models.num_examples end, pruned from models"
             " left join rounds on rounds.session_id = models.session_id and rounds.round_number = models.round_number"
-            + (" where models.session_id = :id" if session_id is not None else "")
-            + f" order by models.session_id{down}, models.round_number{down}, cluster{down}"
+            f"{where} order by models.session_id{down}, models.round_number{down}, cluster{down}"
             + (" limit :limit offset :skip" if limit is not None else ""),
-            {"id": session_id, "limit": limit, "skip": skip},
+            {**parameters, "limit": limit, "skip": skip},
             ModelFacts,
             json_columns=(4,),
             where="model",

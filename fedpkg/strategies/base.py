@@ -294,6 +294,14 @@ def is_name(name: str) -> bool:
     return 0 < len(name) <= LONGEST_NAME and name.isprintable() and "/" not in name
 
 
+def upward(path: str) -> Iterator[str]:
+    """The path of a combiner, and those of all above it, up to the root."""
+    yield path
+    while path:
+        path = path.rpartition("/")[0]
+        yield path
+
+
 ENDED = "ended"  # `StepResult.finished` of a strategy that has done all that it was to do: there is no more to say
 
 

@@ -29,6 +29,7 @@ from fedpkg.strategies.base import (
     StepResult,
     Strategy,
     take_step,
+    upward,
 )
 from fedpkg.strategies.master import given_model, with_master, without_model
 from fedpkg.strategies.traits import Traits, traits_of
@@ -107,14 +108,6 @@ class Combiner:
             found += one.clients
             waiting.extend(child for child in reversed(one.children) if child.sampler is None)
         return tuple(found)
-
-
-def upward(path: str) -> Iterator[str]:
-    """The path of a combiner, and those of all above it, up to the root."""
-    yield path
-    while path:
-        path = path.rpartition("/")[0]
-        yield path
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,7 @@ from fedpkg.dashboard.curves import client_charts, history_chart, tasks_chart
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.failures import COLUMNS, task_row
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
-from fedpkg.dashboard.tables import Column, Row, table_of
+from fedpkg.dashboard.tables import Column, Row, row_of, table_of
 
 RECENT_FAILURES = 20
 
@@ -65,19 +65,7 @@ def history(asked: Asked) -> Page:
     client_id = asked.names["client_id"]
     past = client_history(asked.at, client_id)
     chart = history_chart(client_id, past)
-    rows = [
-        {
-            "session_id": one.session_id,
-            "status": one.session_status,
-            "strategy": one.strategy,
-            "num_examples": one.num_examples,
-            "times_asked": one.times_asked,
-            "times_counted": one.times_counted,
-            "num_failed": one.num_failed,
-            "created_at": one.created_at,
-        }
-        for one in past
-    ]
+    rows = [row_of(one, status=one.session_status) for one in past]
     columns = [
         Column("session_id", "session", link=lambda row: address("sessions", row["session_id"], "clients", client_id)),
         Column("status", "state", "state"),

@@ -10,7 +10,7 @@ from fedpkg.api.configuration import get_split
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
-from fedpkg.dashboard.tables import Column, Row, table_from
+from fedpkg.dashboard.tables import Column, Row, row_of, table_from
 from fedpkg.data.described import split_charts
 
 
@@ -58,16 +58,4 @@ def page(asked: Asked) -> Page:
 
 
 def _row(one: Client) -> Row:
-    return {
-        "client_id": one.client_id,
-        "state": one.state,
-        "attributes": ", ".join(f"{name} {value}" for name, value in one.attributes.items()) or None,
-        "num_examples": one.num_examples,
-        "times_asked": one.times_asked,
-        "times_counted": one.times_counted,
-        "num_failed": one.num_failed,
-        "seconds": one.seconds,
-        "bytes_down": one.bytes_down,
-        "bytes_up": one.bytes_up,
-        "last_seen": one.last_seen,
-    }
+    return row_of(one, attributes=", ".join(f"{name} {value}" for name, value in one.attributes.items()) or None)

@@ -8,7 +8,7 @@ from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.curves import View, overlay_chart
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.configuration import text_of
-from fedpkg.dashboard.pages.sessions import COLUMNS, row_of
+from fedpkg.dashboard.pages.sessions import COLUMNS, session_row
 from fedpkg.dashboard.tables import Column, Row, Table, table_of
 
 MOST = 20  # sessions side by side
@@ -18,7 +18,7 @@ def page(asked: Asked) -> Page:
     refs = [one for one in dict.fromkeys(asked.all("session")) if one][:MOST]
     title = "How do sessions differ?"
     if not refs:
-        known = [row_of(one) for one in list_sessions(asked.at, limit=100).items]
+        known = [session_row(one) for one in list_sessions(asked.at, limit=100).items]
         table = table_of(asked, "sessions", COLUMNS, known, caption="Sessions to compare", empty="There is no session.")
         return Page(title, {"found": None}, {"sessions": table})
     found = compare(asked.at, refs)
@@ -40,7 +40,7 @@ def page(asked: Asked) -> Page:
 
 def _sessions(asked: Asked, found: Comparison) -> Table:
     columns = [column for column in COLUMNS if column.kind != "pick"]
-    return table_of(asked, "sessions", columns, [row_of(one) for one in found.sessions], caption="The sessions")
+    return table_of(asked, "sessions", columns, [session_row(one) for one in found.sessions], caption="The sessions")
 
 
 def _outcomes(asked: Asked, found: Comparison) -> Table:

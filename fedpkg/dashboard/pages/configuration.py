@@ -9,7 +9,7 @@ from fedpkg.api.configuration import get_configuration, get_package, list_starts
 from fedpkg.dashboard.asked import Asked
 from fedpkg.dashboard.page import Page
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
-from fedpkg.dashboard.tables import Column, table_of
+from fedpkg.dashboard.tables import Column, row_of, table_of
 
 
 def page(asked: Asked) -> Page:
@@ -17,12 +17,9 @@ def page(asked: Asked) -> Page:
     session_id = detail.summary.session_id
     package = get_package(asked.at, session_id)
     config = get_configuration(asked.at, session_id)
-    values = [{"key": one.key, "value": text_of(one.value), "origin": one.origin} for one in config.values]
+    values = [row_of(one, value=text_of(one.value)) for one in config.values]
     columns = [Column("key", "key"), Column("value", "value"), Column("origin", "origin")]
-    files = [
-        {"name": one.name, "kind": one.kind, "size_bytes": one.size_bytes, "content": one.content}
-        for one in package.files
-    ]
+    files = [row_of(one) for one in package.files]
     in_package = [
         Column("name", "file"),
         Column("kind", "kind"),

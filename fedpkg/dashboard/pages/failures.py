@@ -9,7 +9,7 @@ from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.curves import failure_kinds_chart
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
-from fedpkg.dashboard.tables import Column, Row, table_from, table_of
+from fedpkg.dashboard.tables import Column, Row, row_of, table_from, table_of
 
 COLUMNS = (
     Column("round", "round", "whole", is_sortable=False),
@@ -63,15 +63,4 @@ def page(asked: Asked) -> Page:
 
 def task_row(one: Task) -> Row:
     """A task as a row of a table."""
-    return {
-        "task_id": one.task_id,
-        "round": one.round_number,
-        "client_id": one.client_id,
-        "entry_point": one.entry_point,
-        "status": one.status,
-        "failure": one.failure,
-        "message": None if one.message is None else one.message[:300],
-        "attempt": one.attempt,
-        "seconds": one.seconds,
-        "started_at": one.started_at,
-    }
+    return row_of(one, round=one.round_number, message=None if one.message is None else one.message[:300])

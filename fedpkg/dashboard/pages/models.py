@@ -9,7 +9,7 @@ from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.curves import trail_of_models
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
-from fedpkg.dashboard.tables import Column, Row, Table, table_from
+from fedpkg.dashboard.tables import Column, Row, Table, row_of, table_from
 
 COLUMNS = (
     Column("model_id", "model", link=lambda row: address("models", row["model_id"]), is_sortable=False),
@@ -49,14 +49,5 @@ def models_table(asked: Asked, session_id: str) -> Table:
 
 def model_row(one: Model) -> Row:
     """A model as a row of a table."""
-    return {
-        "model_id": one.model_id,
-        "round": one.round_number,
-        "parents": ", ".join(one.parents) or None,
-        "num_contributors": one.num_contributors,
-        "num_examples": one.num_examples,
-        "size_bytes": one.size_bytes,
-        "file": "kept" if one.has_file else f"removed ({one.pruned})" if one.pruned else "missing",
-        "digest": one.digest,
-        "created_at": one.created_at,
-    }
+    file = "kept" if one.has_file else f"removed ({one.pruned})" if one.pruned else "missing"
+    return row_of(one, round=one.round_number, parents=", ".join(one.parents) or None, file=file)

@@ -9,7 +9,7 @@ from fedpkg.api.rounds import Round, get_round, list_rounds
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.page import Page
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
-from fedpkg.dashboard.tables import PER_PAGE, Column, Row, Table, table_of
+from fedpkg.dashboard.tables import PER_PAGE, Column, Row, Table, row_of, table_of
 from fedpkg.errors import NotFound
 
 _AT_ONCE = 1000  # rounds of one answer of the API
@@ -64,18 +64,7 @@ def all_rounds(asked: Asked, session_id: str) -> Iterator[Round]:
 
 
 def _row(one: Round, means: dict[str, dict[int, float | None]]) -> Row:
-    return {
-        "round": one.round_number,
-        "status": one.status,
-        "num_ok": one.num_ok,
-        "num_failed": one.num_failed,
-        "num_examples": one.num_examples,
-        "bytes_down": one.bytes_down,
-        "bytes_up": one.bytes_up,
-        "seconds": one.seconds,
-        "started_at": one.started_at,
-        **{key: found.get(one.round_number) for key, found in means.items()},
-    }
+    return row_of(one, round=one.round_number, **{key: found.get(one.round_number) for key, found in means.items()})
 
 
 def one_round(asked: Asked) -> Page:
@@ -85,21 +74,7 @@ def one_round(asked: Asked) -> Page:
     if not number.isascii() or not number.isdecimal() or len(number) > 9:
         raise NotFound(f"there is no round {number!r}", hint="a round has a number")
     found = get_round(asked.at, session_id, int(number))
-    requests = [
-        {
-            "number": one.number,
-            "entry_point": one.entry_point,
-            "group": one.group,
-            "status": one.status,
-            "num_clients": one.num_clients,
-            "num_ok": one.num_ok,
-            "num_failed": one.num_failed,
-            "bytes_down": one.bytes_down,
-            "bytes_up": one.bytes_up,
-            "seconds": one.seconds,
-        }
-        for one in found.requests
-    ]
+    requests = [row_of(one) for one in found.requests]
     columns = [
         Column("number", "request", "whole"),
         Column("entry_point", "entry point"),

@@ -9,7 +9,7 @@ from fedpkg.api.opening import Page as Part
 from fedpkg.api.sessions import SessionSummary, list_sessions, session_filters
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.page import Page
-from fedpkg.dashboard.tables import Column, Row, table_from
+from fedpkg.dashboard.tables import Column, Row, row_of, table_from
 
 FILTERS = ("state", "package", "strategy", "sweep")
 COLUMNS = (
@@ -36,7 +36,7 @@ def page(asked: Asked) -> Page:
         order: Any = "desc" if sort.startswith("-") else "asc"
         found: Part[SessionSummary] = list_sessions(asked.at, **chosen, sort=key, order=order, skip=offset, limit=limit)
         notes[:] = found.notes
-        return [row_of(one) for one in found.items], found.total
+        return [session_row(one) for one in found.items], found.total
 
     is_filtered = any(chosen.values())
     empty = "No session fits these filters." if is_filtered else "No session has run in this home yet."
@@ -45,20 +45,8 @@ def page(asked: Asked) -> Page:
     return Page("Which sessions ran in this home?", values, {"sessions": table}, notes)
 
 
-def row_of(one: SessionSummary) -> Row:
+def session_row(one: SessionSummary) -> Row:
     """A session as a row of a table."""
     line = one.headline
-    return {
-        "session_id": one.session_id,
-        "pick": one.session_id,
-        "status": one.status,
-        "rounds_done": one.rounds_done,
-        "num_rounds": one.num_rounds,
-        "headline": None if line is None else line.value,
-        "metric": None if line is None else line.metric,
-        "package": one.package,
-        "strategy": one.strategy,
-        "num_clients": one.num_clients,
-        "created_at": one.created_at,
-        "sweep": one.sweep,
-    }
+    told = {"headline": None, "metric": None} if line is None else {"headline": line.value, "metric": line.metric}
+    return row_of(one, pick=one.session_id, **told)

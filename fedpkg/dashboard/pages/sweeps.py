@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Literal
 
-from fedpkg.api.sweeps import get_sweep, heat_map, list_sweeps
+from fedpkg.api.sweeps import get_sweep, heat_of, list_sweeps
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.curves import sweep_chart
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.configuration import text_of
-from fedpkg.dashboard.tables import Column, Row, table_from, table_of
+from fedpkg.dashboard.tables import Column, Row, row_of, table_from, table_of
 
 COLUMNS = (
     Column("name", "sweep", link=lambda row: address("sweeps", row["name"]), is_sortable=False),
@@ -26,18 +26,8 @@ COLUMNS = (
 def page(asked: Asked) -> Page:
     def source(_sort: str, offset: int, limit: int) -> tuple[Sequence[Row], int]:
         part = list_sweeps(asked.at, skip=offset, limit=limit)
-        rows = [
-            {
-                "name": one.name,
-                "status": one.status,
-                "kind": one.kind,
-                "points": ", ".join(f"{count} {status}" for status, count in one.points.items()),
-                "source": one.source,
-                "created_at": one.created_at,
-                "updated_at": one.updated_at,
-            }
-            for one in part.items
-        ]
+        points = [", ".join(f"{count} {status}" for status, count in one.points.items()) for one in part.items]
+        rows = [row_of(one, points=told) for one, told in zip(part.items, points, strict=True)]
         return rows, part.total
 
     empty = "No sweep has run in this home: fedpkg experiment sweep starts one."
@@ -48,20 +38,13 @@ def page(asked: Asked) -> Page:
 def one_sweep(asked: Asked) -> Page:
     found = get_sweep(asked.at, asked.names["sweep"], metric=asked.get("metric"))
     rows: list[Row] = [
-        {
-            "number": one.number,
-            "baseline": one.baseline or None,
-            "status": one.status,
+        row_of(
+            one,
+            baseline=one.baseline or None,
             **{
                 f"key{n}": text_of(one.choices[key]) if key in one.choices else None for n, key in enumerate(found.keys)
             },
-            "session_id": one.session_id,
-            "rounds_done": one.rounds_done,
-            "final": one.final,
-            "best": one.best,
-            "best_round": one.best_round,
-            "error": one.error,
-        }
+        )
         for one in found.points
     ]
     columns = [
@@ -87,7 +70,6 @@ def one_sweep(asked: Asked) -> Page:
         x = x or next(key for key in found.keys if key != y)
         y = y if y not in ("", x) else next(key for key in found.keys if key != x)
         value: Literal["final", "best"] = "final" if asked.get("value") == "final" else "best"
-        cells = heat_map(asked.at, name, x, y, metric=found.metric, phase=found.phase, value=value)
-        parts["heat"] = sweep_chart(cells, value)
+        parts["heat"] = sweep_chart(heat_of(found, x, y, value=value), value)
         values |= {"x_key": x, "y_key": y, "value": value}
     return Page(f"Which point of {name} is best?", values, parts, (), (("Sweeps", "/sweeps"),))

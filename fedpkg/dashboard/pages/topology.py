@@ -7,7 +7,8 @@ from fedpkg.dashboard.asked import Asked
 from fedpkg.dashboard.curves import combiner_charts, dendrogram_chart, tree_chart
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
-from fedpkg.dashboard.tables import Column, table_of
+from fedpkg.dashboard.tables import Column, row_of, table_of
+from fedpkg.topology.telling import ROOT
 
 COLUMNS = (
     Column("path", "combiner"),
@@ -29,24 +30,7 @@ COLUMNS = (
 def page(asked: Asked) -> Page:
     detail = session_of(asked)
     found = get_topology(asked.at, detail.summary.session_id)
-    rows = [
-        {
-            "path": one.path or "(root)",
-            "strategy": one.strategy,
-            "rounds": one.rounds,
-            "failed": one.failed,
-            "reason": one.reason,
-            "num_ok": one.num_ok,
-            "num_asked": one.num_asked,
-            "weight": one.weight,
-            "num_examples": one.num_examples,
-            "clients": len(one.clients),
-            "bytes_down": one.bytes_down,
-            "bytes_up": one.bytes_up,
-            "seconds": one.seconds,
-        }
-        for one in found.combiners
-    ]
+    rows = [row_of(one, path=one.path or ROOT, clients=len(one.clients)) for one in found.combiners]
     table = table_of(asked, "combiners", COLUMNS, rows, caption="Combiners", empty="This session has no tree.")
     title = "How are updates combined on their way up?"
     parts: dict[str, Part] = {"combiners": table}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 import threading
 import urllib.error
 import urllib.request
@@ -159,3 +161,15 @@ def test_session_is_resumed_in_a_process_of_its_own(tmp_path: Path) -> None:
                 thread.join(120)
         log = (at.home.session_folder(first.id) / actions.LOG).read_text()
         assert at.store.count_rounds(first.id, status="finished") == 2, log
+
+
+def test_a_resume_that_fails_tells_its_own_error_and_not_that_of_a_former_one(tmp_path: Path) -> None:
+    log = tmp_path / actions.LOG
+    log.write_text("error: a former one\n")
+    start = log.stat().st_size
+    for words, told in (("", "the process ended with exit code 3"), ("error: this one", "this one")):
+        with log.open("ab") as output:
+            command = [sys.executable, "-c", f"import sys; print({words!r}); sys.exit(3)"]
+            process = subprocess.Popen(command, stdout=output)
+        with pytest.raises(SessionError, match=f"^{told}$"):
+            actions.Resuming("s", process, log, start).check(60.0)
