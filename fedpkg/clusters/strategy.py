@@ -149,11 +149,7 @@ class _Round:
         """The clients of each cluster at the bottom, by its path."""
         if "found" not in self.own:
             return {}
-        members: dict[str, list[str]] = {path: [] for path in Clustering.from_data(self.own["found"]).leaves()}
-        for client_id in self.of.client_ids:
-            if client_id in self.places:
-                members[self.places[client_id]].append(client_id)
-        return {path: tuple(clients) for path, clients in members.items()}
+        return Clustering.from_data(self.own["found"]).members(self.places, self.of.client_ids)
 
     def run(self) -> Asks[StepResult]:
         cohort = self.ctx.choose(None, tuple(client.client_id for client in self.ctx.clients), "")

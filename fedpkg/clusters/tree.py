@@ -63,6 +63,14 @@ class Clustering:
         """The clients of each cluster that has none below it, by its path."""
         return {path: cluster.clients for path, cluster in self.walk() if not cluster.children}
 
+    def members(self, places: Mapping[str, str], client_ids: Sequence[str]) -> dict[str, tuple[str, ...]]:
+        """The clients that belong to each cluster at the bottom now, in their order; ``places``: the path of each."""
+        found: dict[str, list[str]] = {path: [] for path in self.leaves()}
+        for client_id in client_ids:
+            if client_id in places:
+                found[places[client_id]].append(client_id)
+        return {path: tuple(clients) for path, clients in found.items()}
+
     def topology(self) -> dict[str, Any]:
         """The section ``topology`` of a run.yaml with a combiner for each cluster."""
         section: dict[str, Any] = {}

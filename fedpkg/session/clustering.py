@@ -109,11 +109,7 @@ def tree_of_session(
             hint="they are found in round topology.infer.first",
         )
     found = Clustering.from_data(state["found"])
-    members: dict[str, list[str]] = {path: [] for path in found.leaves()}
-    for client_id in ids:
-        if client_id in state["places"]:
-            members[state["places"][client_id]].append(client_id)
-    return tree_of_clusters(config, ids, members), found
+    return tree_of_clusters(config, ids, found.members(state["places"], ids)), found
 
 
 def _check_strategy(name: str, traits: Traits, infer: InferConfig) -> None:
