@@ -72,5 +72,6 @@ def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_
         rows.append(cells)
     output.table(columns + ["virtual s"] * is_timed + names + of_validation, rows)
     for one in found:
-        if one.failed:
-            output.result(f"{one.path or ROOT}: failed in {one.failed} round{'s' * (one.failed != 1)}: {one.reason}")
+        if one.reason:
+            failed = f"failed in {one.failed} round{'s' * (one.failed != 1)}: " if one.failed else ""
+            output.result(f"{one.path or ROOT}: {failed}{one.reason}")

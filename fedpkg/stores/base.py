@@ -304,7 +304,7 @@ class CombinerRow:
     round_number: int
     path: str  # names from the root's child to itself, with "/" between them; of the root: empty
     status: CombinerStatus
-    reason: str | None = None  # why it has failed; if it was asked several times, the last time that it has
+    reason: str | None = None  # why it has failed, the last time that it has; or why it ended before its last round
     rounds: int = 1  # of its own
     num_asked: int = 0  # children, clients or combiners, in the last of them
     num_ok: int = 0

@@ -198,7 +198,7 @@ class TreeStrategy:
 
 @dataclass(frozen=True)
 class _Outcome:
-    """What a combiner passes upward; without a model: nothing.
+    """What a combiner passes upward; without a model: nothing. If there is no failure either, it has asked nobody.
 
     ``examples``: of each distinct client that has contributed. ``numbers``: means of what clients say of their updates.
     """
@@ -328,6 +328,8 @@ class _Open:
         self._step: Asks[StepResult] | None = None
         self._asked: list[_Merged] = []
         self._is_one = False
+        self._before: list[_Merged] = []  # what it asked in the round before
+        self._ended = ""  # why it has ended before its last round
 
     @property
     def is_waiting(self) -> bool:
@@ -380,8 +382,7 @@ class _Open:
         self._clients = tuple(name for name in combiner.clients if name in self.cohort.clients)
         self._children = tuple(one for one in combiner.children if one.path in self.cohort.combiners)
         if not self._clients and not self._children:  # none of its clients takes part
-            self._round -= 1
-            self._finish()
+            self._end_without_clients()
             return
         self._step = take_step(self._strategy, self._state, self._context())
         self._ask(next(self._step))
@@ -447,7 +448,23 @@ class _Open:
             except StopIteration as end:
                 self._end_round(end.value)
         except Exception as error:
-            self._fail(error)
+            if self._found_nobody():
+                self._end_without_clients()
+            else:
+                self._fail(error)
+
+    def _found_nobody(self) -> bool:
+        """Whether its round asks no client, since samplers choose the clients of all combiners that it has asked."""
+        if self.work.broken is not None or not (self.combiner.path or self._result):
+            return False
+        return bool(self._asked) and all(merged.has_asked_nobody for merged in self._asked)
+
+    def _end_without_clients(self) -> None:
+        """A round that asks nobody is its last one: it passes the model of the round before upward."""
+        if self._result is not None:
+            self._ended = f"its round {self._round} found no clients, and it passed on the model of the one before"
+        self._round, self._asked = self._round - 1, self._before
+        self._finish()
 
     def _end_round(self, result: StepResult) -> None:
         from fedpkg.strategies.updates.held import finite  # imports PyTorch, which showing a tree does not need
@@ -460,7 +477,7 @@ class _Open:
         for merged in asked:
             self.examples.update(merged.examples)
         self._virtual_s += max((merged.virtual_s for merged in asked), default=0.0)
-        self._state, self._result, self._numbers = result.state, result, asked[-1].numbers
+        self._state, self._result, self._numbers, self._before = result.state, result, asked[-1].numbers, asked
         if self._round < combiner.rounds:
             self._next_round()
         else:
@@ -493,9 +510,10 @@ class _Open:
 
     def _let_go(self) -> None:
         """Keep nothing but the outcome: thousands of combiners may have ended before the round does."""
-        self._step, self._state, self._asked, self._result = None, {}, [], None
+        self._step, self._state, self._asked, self._before, self._result = None, {}, [], [], None
 
     def _check_required(self) -> None:
+        """Raises AggregationError: too few have answered."""
         usable, number = sum(one.count for one in self._asked), sum(len(one.asked) for one in self._asked)
         if usable < self.combiner.required:
             if not self.combiner.path and not self.work.has_asked:
@@ -524,7 +542,7 @@ class _Open:
         before = results.get(path, CombinerResult(path, num_reports=0, rounds=0))
         results[path] = CombinerResult(
             path=path,
-            reason=reason or before.reason,
+            reason=reason or before.reason or self._ended,
             num_reports=before.num_reports + 1,
             num_failed=before.num_failed + bool(reason),
             rounds=before.rounds + self._round,
@@ -565,6 +583,12 @@ class _Merged:
     @property
     def asked(self) -> tuple[str, ...]:
         return (*self._clients, *(one.combiner.path for one in self.children))
+
+    @property
+    def has_asked_nobody(self) -> bool:
+        outcomes = [one.wanted() for one in self.children if one.combiner.path not in self._folded]
+        folded = self._clients or self._folded
+        return not folded and all(one.model is None and one.failure is None for one in outcomes)
 
     @property
     def virtual_s(self) -> float:

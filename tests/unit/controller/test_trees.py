@@ -411,6 +411,34 @@ def test_combiners_with_samplers_are_asked_while_the_clients_of_the_root_are_awa
     assert cohorts == [["client-1", "client-2"], ["client-0", "client-1", "client-2"], []]
 
 
+@pytest.mark.parametrize("where", ["here", "below", "root"])
+def test_a_round_that_finds_no_clients_is_the_last_of_its_combiner(
+    federation: Federation, at_once: AtOnce, where: str
+) -> None:
+    draws = {"name": "poisson", "fraction_train": 0.4}
+    own, here = {"clients": ["client-[0-1]"], "sampler": draws}, where == "here"
+    north = {"name": "north", **(own if here else {"children": [{"name": "a", **own}]})}
+    south = {"name": "south", "clients": ["client-[2-5]"]}
+    tree: dict[str, Any] = {"children": [{**north, "rounds": 4}, south]}
+    path, siblings = "north", 2
+    if where == "root":
+        tree, path, siblings = {"rounds": 4, "children": [{**north, "sampler": draws}]}, "", 1
+    more = {"clients": 2 if where == "root" else 6, "rounds": 8}
+    session = federation.run(config_of(federation, tree, **more))
+    ended = 0
+    for number in range(1, 9):
+        rows = rows_of(federation, session, number)
+        assert {row.status for row in rows.values()} <= {"ok"}
+        if (one := rows.get(path)) is not None and one.rounds < 4:
+            ended += 1
+            assert one.reason == (
+                f"its round {one.rounds + 1} found no clients, and it passed on the model of the one before"
+            )
+            assert one.num_ok == one.num_asked > 0 < one.num_examples
+            assert rows[""].num_ok == siblings
+    assert ended > 0
+
+
 def test_clients_get_what_the_combiners_above_them_set_and_all_are_asked_at_once(
     federation: Federation, at_once: AtOnce
 ) -> None:
