@@ -13,7 +13,7 @@ from cohorts import stepped
 
 from fedpkg.samplers import Scheme, make_sampler
 from fedpkg.strategies import StepResult, Traits, make_strategy
-from fedpkg.strategies.base import Reply
+from fedpkg.strategies.base import Reply, Request
 from fedpkg.types import Sampling
 from fedpkg.weights.weights import Weights
 
@@ -46,7 +46,7 @@ def test_sampler_on_the_page_chooses_and_says_how(tmp_path: Path) -> None:
     assert sampler.sampling(["a", "b", "c", "d"], {}) == Sampling(Scheme.DATA_FREE, 0.5)
 
 
-@pytest.mark.parametrize("what", [Traits, StepResult])
+@pytest.mark.parametrize("what", [Request, Traits, StepResult])
 def test_tables_name_all_fields_and_their_defaults(what: Any) -> None:
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*?) \|", TABLES, re.MULTILINE))
     for field in dataclasses.fields(what):
