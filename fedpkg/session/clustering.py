@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
@@ -12,8 +13,10 @@ from fedpkg.config import RunConfig
 from fedpkg.config_reading import config_from_json
 from fedpkg.config_topology import InferConfig
 from fedpkg.errors import ConfigError, SessionError
+from fedpkg.log import event
 from fedpkg.stores.base import SessionRow
 
+logger = logging.getLogger("fedpkg.session")
 if TYPE_CHECKING:
     from fedpkg.clusters.strategy import ClusteredStrategy
     from fedpkg.clusters.tree import Clustering
@@ -78,6 +81,12 @@ def combined(config: RunConfig, client_ids: Sequence[str], data: Sequence[Path |
             key="topology.infer.every",
         )
     _check_cut(config, client_ids, infer, known)
+    if config.rounds is not None and infer.first > config.rounds:
+        about = (
+            f"clusters are to be found in round {infer.first} (topology.infer.first), but the run has {config.rounds} "
+            f"round{'s' * (config.rounds != 1)}: none will be found"
+        )
+        event(logger, logging.WARNING, "clusters.never", about=about)
     return found
 
 
