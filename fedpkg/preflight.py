@@ -13,7 +13,6 @@ import msgspec
 
 from fedpkg.compute_package.init_seed import seed_script_beside
 from fedpkg.compute_package.review import script_of
-from fedpkg.compute_package.unpack import UnpackedPackage
 from fedpkg.config import KeepConfig, RunConfig
 from fedpkg.config_sections import ValidationConfig
 from fedpkg.config_shape import Places
@@ -24,8 +23,10 @@ from fedpkg.strategies.traits import traits_of
 from fedpkg.types import ENTRY_POINTS
 
 if TYPE_CHECKING:
+    from fedpkg.compute_package.unpack import UnpackedPackage
     from fedpkg.samplers.cohort import CohortSampler
     from fedpkg.strategies.base import SteppingStrategy, Strategy
+    from fedpkg.strategies.tree import Combiner
     from fedpkg.weights.weights import Weights
 
     AnyStrategy: TypeAlias = Strategy | SteppingStrategy
@@ -53,13 +54,7 @@ def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: An
     """
     for name in traits_of(strategy).entry_points:
         package.spec.entry_point(name)
-    known = ("all", *dict.fromkeys((*package.spec.entry_points, *ENTRY_POINTS)))
-    if unknown := next((name for name in config.arguments if name not in known), None):
-        raise ConfigError(
-            f"unknown entry point '{unknown}' in 'arguments'{nearest(unknown, known)}",
-            hint=f"'arguments' can have these keys: {', '.join(known)}",
-            key=f"arguments.{unknown}",
-        )
+    _check_arguments(config.arguments, package, "arguments")
     if not traits_of(strategy).has_model:
         _check_without_model(config)
     elif config.seed_model is None:
@@ -73,6 +68,44 @@ def check_entry_points(config: RunConfig, package: UnpackedPackage, strategy: An
                 hint="set seed_model to a model file (--seed-model FILE), or add an entry point 'build', or a function "
                 f"init_seed, that writes a model file to the package{found}",
             ) from error
+
+
+def _check_arguments(arguments: Mapping[str, object], package: UnpackedPackage, key: str, where: str = "") -> None:
+    known = ("all", *dict.fromkeys((*package.spec.entry_points, *ENTRY_POINTS)))
+    if unknown := next((name for name in arguments if name not in known), None):
+        raise ConfigError(
+            f"{where}unknown entry point '{unknown}' in 'arguments'{nearest(unknown, known)}",
+            hint=f"'arguments' can have these keys: {', '.join(known)}",
+            key=f"{key}.{unknown}" if key == "arguments" else key,
+        )
+
+
+def check_combiners(root: Combiner, package: UnpackedPackage, also: Collection[str] = ()) -> None:
+    """Check that the package has what the combiners of a tree ask of their clients, and warn as of the session's
+    strategy.
+
+    Args:
+        also: entry points that are needed beside those of the combiners' strategies.
+
+    Raises:
+        ConfigError: it lacks an entry point, or a combiner has arguments for an unknown one.
+    """
+    looked_at = {id(root.strategy)}  # the session's strategy is checked itself
+    for name in also:
+        package.spec.entry_point(name)
+    for one in root.everyone():
+        where = f"topology, combiner {one.path}: " if one.path else "topology: "
+        _check_arguments(one.arguments, package, "topology", where)
+        if id(one.strategy) in looked_at or one.keeps_model:  # clusters with own models have the session's, too
+            continue
+        looked_at.add(id(one.strategy))
+        for name in traits_of(one.strategy).entry_points:
+            try:
+                package.spec.entry_point(name)
+            except SpecError as error:
+                message = f"{where}strategy {one.said} asks the clients for '{name}': {error.message}"
+                raise ConfigError(message, hint=error.hint, key="topology") from error
+        warn_of_unread_parameters(one.said, package, one.strategy, where=where)
 
 
 def check_evaluation(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
@@ -378,19 +411,28 @@ def _listed(names: Sequence[str]) -> str:
     return ", ".join(names[:6]) + (f" and {len(names) - 6} more" if len(names) > 6 else "")
 
 
-def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -> None:
+def warn_of_unread_parameters(
+    name: object, package: UnpackedPackage, strategy: AnyStrategy, *, where: str = ""
+) -> None:
     """Warn if the strategy needs its clients' help, and the package does not seem to give it."""
     from fedpkg.compute_package.imports import imports_of, mentions
 
     traits = traits_of(strategy)
     names, lines, sends_delta = traits.clients_read, traits.client_lines, traits.reply == "delta"
-    if not names and not sends_delta:
+    sends = traits.clients_send
+    if not (names or sends or sends_delta):
         return
     imports = "fedpkg.client" in imports_of(package.folder, _scripts(package))
     if sends_delta and not imports and not mentions(package.folder, ["delta"]):
         about = (
-            "reply: delta: the package does not seem to read 'reply' in task.json, and does not import fedpkg.client; "
-            "if it sends a whole model, that is added to the global model as if it were a difference"
+            f"{where}reply: delta: the package does not seem to read 'reply' in task.json, and does not import "
+            "fedpkg.client; if it sends a whole model, that is added to the global model as if it were a difference"
+        )
+        _warn("strategy.unread", about)
+    if sends and not imports and not mentions(package.folder, [f"{quote}{each}" for each in sends for quote in "\"'"]):
+        about = (
+            f"{where}strategy {name}: the package does not seem to send the set {' or '.join(sends)}, and does not "
+            "import fedpkg.client; without it, each of its updates counts as failed"
         )
         _warn("strategy.unread", about)
     is_enough = imports and not lines  # the method needs nothing of fedpkg.client but load and save
@@ -398,7 +440,7 @@ def warn_of_unread_parameters(config: RunConfig, package: UnpackedPackage, strat
         return
     missing = f"use client.{' or client.'.join(lines)}" if imports else "import fedpkg.client"
     about = (
-        f"strategy {config.strategy['name']}: the package does not seem to read {' or '.join(names)} in task.json, and "
+        f"{where}strategy {name}: the package does not seem to read {' or '.join(names)} in task.json, and "
         f"does not {missing}; its clients will train as with fedavg"
     )
     _warn("strategy.unread", about)

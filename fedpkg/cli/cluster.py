@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from fedpkg.clusters.tree import Clustering
     from fedpkg.config import RunConfig
+    from fedpkg.session.clustering import Combined
     from fedpkg.strategies.tree import TreeStrategy
     from fedpkg.topology.telling import Told
 
@@ -190,7 +191,7 @@ def infer(
 def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
     """Check the tree of a run.yaml.
 
-    Every client must have one place, and every strategy one where it can be.
+    Every client must have one place, every strategy one where it can be, and the package what they need.
 
     \b
       fedpkg cluster check run.yaml
@@ -204,16 +205,19 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
     config = load(Path(run_yaml), changes).config
     if is_inferred(config):
         ids = client_names(config.clients)
-        combined(config, ids, [None] * len(ids))
+        clustered = combined(config, ids, [None] * len(ids))
+        assert clustered is not None
+        _check_package(config, clustered)
         infer = infer_of(config.topology or {})
         facts = {"clients": len(ids), "found_in_round": infer.first, "found_from": infer.source}
         if settings.json:
             output.document(facts)
         else:
-            never = f", but the run has {config.rounds} rounds" if infer.first > (config.rounds or infer.first) else ""
-            output.result(f"{run_yaml}: clusters of {len(ids)} clients are found in round {infer.first}{never}")
+            output.result(f"{run_yaml}: clusters of {len(ids)} clients are found in round {infer.first}")
         return
-    found = told(_known(_of_file(config), run_yaml).root)
+    known = _known(_of_file(config), run_yaml)
+    _check_package(config, known)
+    found = told(known.root)
     levels = 1 + max(one.depth for one in found)
     facts = {"combiners": len(found) - 1, "levels": levels, "clients": found[0].num_clients}
     if settings.json:
@@ -221,6 +225,18 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
         return
     counts = [f"{number} {one}{'s' * (number != 1)}" for one in ("client", "combiner") if (number := facts[f"{one}s"])]
     output.result(f"{run_yaml}: {' below '.join(counts)} and the root, on {levels} levels")
+
+
+def _check_package(config: RunConfig, tree: Combined) -> None:
+    """Check that the package has what the tree needs, if it is at its path."""
+    import tempfile
+
+    from fedpkg.preflight import check_combiners
+    from fedpkg.session.admission import package_to_check
+
+    with tempfile.TemporaryDirectory(prefix="fedpkg-") as cache:
+        if (package := package_to_check(config, Path(cache))) is not None:
+            check_combiners(tree.root, package, tree.traits.entry_points)
 
 
 def _told(settings: Settings, ref: str, changes: tuple[str, ...]) -> tuple[Sequence[Told], Clustering | None]:

@@ -53,6 +53,19 @@ def admit_package(
     return config, package, tuple(signatures)
 
 
+def package_to_check(config: RunConfig, cache: Path) -> UnpackedPackage | None:
+    """The run's package, for checks before a run; None: there is none at its path.
+
+    Raises:
+        PackageError: it cannot be used, or is not allowed.
+    """
+    path = Path(config.package)
+    if not path.exists():
+        return None
+    admit = gate(path, config.trust.allow, signature=config.trust.signature)
+    return open_package(path, cache, config.limits, admit=admit, made=_made(config))
+
+
 def package_again(config: RunConfig, home: Home, session: SessionRow) -> UnpackedPackage:
     """The package that a session started with; if the archive is unchanged, it repairs the cache."""
     admit_again(session.package_digest, config.trust.allow, session.signatures)

@@ -22,6 +22,7 @@ from fedpkg.formats.base import WITHOUT_MODEL
 from fedpkg.log import event
 from fedpkg.preflight import (
     check_clients,
+    check_combiners,
     check_entry_points,
     check_evaluation,
     check_rounds,
@@ -165,13 +166,8 @@ def _combined(config: RunConfig, clients: Sequence[ClientData], package: Unpacke
     from fedpkg.session.clustering import combined
 
     found = combined(config, [client.client_id for client in clients], [client.path for client in clients])
-    if found is None:
-        return None
-    needed = list(found.traits.entry_points)
-    for one in found.root.everyone():
-        needed += [*traits_of(one.strategy).entry_points, *(name for name in one.arguments if name != "all")]
-    for name in needed:
-        package.spec.entry_point(name)
+    if found is not None:
+        check_combiners(found.root, package, found.traits.entry_points)
     return found
 
 
@@ -235,7 +231,7 @@ def _check(config: RunConfig, package: UnpackedPackage, strategy: AnyStrategy) -
     check_evaluation(config, package, strategy)
     for warning in package.warnings():
         event(logger, logging.WARNING, "package.warning", about=warning)
-    warn_of_unread_parameters(config, package, strategy)
+    warn_of_unread_parameters(config.strategy["name"], package, strategy)
     warn_of_unused(config, strategy)
     suggest_isolation(config)
 

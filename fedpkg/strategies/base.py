@@ -248,10 +248,10 @@ class CombinerResult:
     """What a combiner of a tree did in a round of the session.
 
     ``path`` of the root is empty. ``num_reports``: how often it was asked for a model, which is once for each round of
-    the combiner above; ``num_failed``: how often it had none; ``reason``: why, the last time, or why it ended before its
-    last round. ``rounds`` are those that it has begun and that found clients, and ``virtual_s`` is the time that they took by the virtual clock; ``num_asked`` and ``num_ok`` count
-    its children in the last of them; ``num_bytes`` is the size of the model. ``metrics`` are means of the numbers that
-    clients send with their updates.
+    the combiner above; ``num_failed``: how often it had none; ``reason``: why, the last time, or why it ended before
+    its last round. ``rounds`` are those that it has begun and that found clients, and ``virtual_s`` is the time that
+    they took by the virtual clock; ``num_asked`` and ``num_ok`` count its children in the last of them; ``num_bytes``
+    is the size of the model. ``metrics`` are means of the numbers that clients send with their updates.
     """
 
     path: str

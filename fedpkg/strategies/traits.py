@@ -57,6 +57,8 @@ class Traits:
             FedAvg, and the run gets a warning.
         client_lines: names of `fedpkg.client` that implement the clients' part. Empty: loading and saving with
             `fedpkg.client` is enough.
+        clients_send: names of sets that clients send beside their models. If the package seems to send none of them,
+            the run gets a warning.
     """
 
     entry_points: tuple[str, ...] = ("train",)
@@ -79,6 +81,7 @@ class Traits:
     why_not_in_trees: str = ""
     clients_read: tuple[str, ...] = ()
     client_lines: tuple[str, ...] = ()
+    clients_send: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ConfigError: properties of a model are declared, but there is none."""

@@ -39,7 +39,10 @@ class Scaffold:
     learning_rate: Positive = 1.0
 
     traits = Traits(
-        treatment="step", in_trees="above_clients", why_not_in_trees="each client has a control variate of its own"
+        treatment="step",
+        in_trees="above_clients",
+        why_not_in_trees="each client has a control variate of its own",
+        clients_send=("dc",),
     )
 
     def init(self, seed_model: Weights) -> State:

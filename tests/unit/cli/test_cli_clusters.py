@@ -42,6 +42,38 @@ def test_a_tree_is_shown_and_checked_before_it_runs(run_yaml):
     assert "4 clients below 3 combiners and the root, on 3 levels" in checked.out
 
 
+@pytest.mark.parametrize(
+    ("tree", "message"),
+    [
+        ({"arguments": {"trian": {"lr": 1}}}, "topology, combiner a/b: unknown entry point 'trian' in 'arguments'"),
+        ({"strategy": "fedsgd"}, "topology, combiner a/b: strategy fedsgd asks the clients for 'gradient'"),
+    ],
+)
+@pytest.mark.parametrize("command", [["cluster", "check"], ["run"]])
+def test_what_the_package_cannot_do_for_a_combiner_is_refused_before_a_run(here, command, tree, message):
+    below = {"name": "a", "children": [{"name": "b", "clients": ["*"], **tree}]}
+    ended = fedpkg(*command, write_run_yaml(here, topology={"children": [below]}))
+    assert ended.code != 0 and message in ended.err
+    assert "try" not in fedpkg("session", "list").out
+
+
+def test_what_the_package_seems_not_to_do_for_a_combiner_is_a_warning(here):
+    below = {"name": "a", "children": [{"name": "b", "clients": ["*"], "strategy": "scaffold"}]}
+    checked = fedpkg("cluster", "check", write_run_yaml(here, topology={"children": [below]}))
+    assert checked.code == 0
+    assert "topology, combiner a/b: strategy scaffold: the package does not seem to send the set dc" in checked.err
+
+
+@pytest.mark.parametrize("command", [["cluster", "check"], ["run"]])
+def test_clusters_that_no_round_would_find_are_a_warning(here, command):
+    pytest.importorskip("scipy")
+    infer = {"from": "updates", "cut": {"clusters": 2}, "first": 3}
+    ended = fedpkg(*command, write_run_yaml(here, topology={"infer": infer}, rounds=1))
+    assert ended.code == 0
+    about = "clusters are to be found in round 3 (topology.infer.first), but the run has 1 round: none will be found"
+    assert about in ended.err
+
+
 def test_a_tree_in_yaml_may_have_200_levels(here):
     node = {"name": "c200", "clients": ["client-0"]}
     for number in range(199, 0, -1):
@@ -119,8 +151,6 @@ def test_clusters_that_were_found_during_a_run_are_shown(here):
     run_yaml = write_run_yaml(here, clients={"count": 4}, rounds=1, topology={"infer": infer})
     assert fedpkg("cluster", "check", run_yaml).out == f"{run_yaml}: clusters of 4 clients are found in round 1\n"
     assert fedpkg("cluster", "check", run_yaml, "--json").json()["found_from"] == "updates"
-    never = fedpkg("cluster", "check", run_yaml, "topology.infer.first=9", "rounds=2")
-    assert never.out == f"{run_yaml}: clusters of 4 clients are found in round 9, but the run has 2 rounds\n"
     early = fedpkg("cluster", "tree", run_yaml)
     assert early.code == 3 and "its clusters are found during the run" in early.err
     ended = fedpkg("run", run_yaml)
