@@ -86,8 +86,22 @@ def trees_of(folder: Path, scripts: Iterable[str] = ()) -> dict[Path, ast.Module
 
     Files that cannot be parsed, or are too big, are omitted.
     """
-    room = ALL_FILES
+    return trees_in(texts_of(folder, scripts))
+
+
+def trees_in(texts: Mapping[Path, bytes]) -> dict[Path, ast.Module]:
+    """The files that can be parsed."""
     trees = {}
+    for path, text in texts.items():
+        with contextlib.suppress(SyntaxError, ValueError, RecursionError, MemoryError):
+            trees[path] = parsed(text)
+    return trees
+
+
+def texts_of(folder: Path, scripts: Iterable[str] = ()) -> dict[Path, bytes]:
+    """The scripts and the Python files below ``folder``, up to a total size; files that are too big are omitted."""
+    room = ALL_FILES
+    texts = {}
     named = [folder / script for script in scripts if (folder / script).is_file()]
     for path in dict.fromkeys([*named, *python_files(folder)]):
         try:
@@ -95,10 +109,10 @@ def trees_of(folder: Path, scripts: Iterable[str] = ()) -> dict[Path, ast.Module
             if size_bytes > min(BIGGEST_FILE, room):
                 continue
             room -= size_bytes
-            trees[path] = parsed(path.read_bytes())
-        except (OSError, SyntaxError, ValueError, RecursionError, MemoryError):
+            texts[path] = path.read_bytes()
+        except OSError:
             continue
-    return trees
+    return texts
 
 
 def used_by(script: Path, trees: Mapping[Path, ast.Module]) -> list[ast.Module]:

@@ -6,8 +6,10 @@ import ast
 import builtins
 import os
 import re
+from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import Any
 
 # ("import", module, names) · ("environ", "set" | "setdefault" | "putenv", name, value)
@@ -49,6 +51,18 @@ class File:
     tree: ast.Module
     names: dict[str, str] = field(default_factory=dict)  # → dotted name of something outside the package
     own: set[str] = field(default_factory=set)
+
+    @cached_property
+    def nodes(self) -> dict[ast.AST, bool]:
+        """All nodes in the order of `ast.walk`, which takes longer than parsing, and whether each is in a function."""
+        found: dict[ast.AST, bool] = {}
+        waiting: deque[tuple[ast.AST, bool]] = deque([(self.tree, False)])
+        while waiting:
+            node, inside = waiting.popleft()
+            found[node] = inside
+            inside = inside or isinstance(node, FUNCTIONS)
+            waiting.extend((child, inside) for child in ast.iter_child_nodes(node))
+        return found
 
     def origin(self, node: ast.AST) -> str | None:
         """The dotted name of what an expression refers to, if it is outside the package."""
@@ -96,14 +110,13 @@ def is_harmless(origin: str) -> bool:
 
 def changes_in(file: File) -> list[Change]:
     """All statements of a file that could change a later import."""
-    inside = {node for one in ast.walk(file.tree) if isinstance(one, FUNCTIONS) for node in ast.walk(one)}
     found: list[Change] = []
-    for node in ast.walk(file.tree):
+    for node in file.nodes:
         if isinstance(node, ast.stmt):
             found += assignments(node, file)
         elif isinstance(node, ast.Call) and (change := change_of_call(node, file)):
             found.append(change)
-    return [replace(change, in_function=change.node in inside) for change in found]
+    return [replace(change, in_function=file.nodes[change.node]) for change in found]
 
 
 def assignments(node: ast.stmt, file: File) -> Iterator[Change]:

@@ -165,7 +165,7 @@ class _Package:
 
     def _names(self, path: Path, tree: ast.Module) -> File:
         file = File(self.shown(path), tree)
-        for node in ast.walk(tree):
+        for node in file.nodes:
             if isinstance(node, ast.Import):
                 for alias in node.names:
                     if not self.is_own(alias.name):
@@ -177,7 +177,7 @@ class _Package:
                 file.own.add(node.name)
             elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
                 file.own.add(node.id)
-        for node in ast.walk(tree):  # ``env = os.environ``
+        for node in file.nodes:  # ``env = os.environ``
             if isinstance(node, ast.Assign) and (origin := file.origin(node.value)):
                 file.names.update((target.id, origin) for target in node.targets if isinstance(target, ast.Name))
         return file
@@ -354,7 +354,7 @@ class _Reader:
         bearing = [f"{file.place(change.node)} {change.what}" for file, change in changes if change.bears]
         because = next(filter(None, [self.unsettled, self.change if self.late else None, *bearing]), None)
         late = dict(self.late)
-        for name, names in (one for _, file in read for one in _imports(file.tree)):
+        for name, names in (one for _, file in read for one in _imports(file)):
             if self.package.is_own(name):
                 continue
             if because is None:
@@ -363,7 +363,7 @@ class _Reader:
                 late.setdefault(name, because)
         if because is None:
             calm = [file for file in elsewhere if not any(change.bears for change in changes_in(file))]
-            found = [one for file in calm for one in _imports(file.tree) if not self.package.is_own(one[0])]
+            found = [one for file in calm for one in _imports(file) if not self.package.is_own(one[0])]
             self.steps += [("import", *one) for one in found]
             tops = {step[1].partition(".")[0] for step in self.steps if step[0] == "import"}
             if tops.intersection(USES_NUMPY):
@@ -423,10 +423,10 @@ def _known(test: ast.expr, main: bool) -> bool | None:
     return None
 
 
-def _imports(tree: ast.AST) -> list[tuple[str, tuple[str, ...]]]:
+def _imports(file: File) -> list[tuple[str, tuple[str, ...]]]:
     """Absolute imports anywhere in a file."""
     found: list[tuple[str, tuple[str, ...]]] = []
-    for node in ast.walk(tree):
+    for node in file.nodes:
         if isinstance(node, ast.Import):
             found += [(alias.name, ()) for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.level == 0 and node.module:

@@ -18,6 +18,12 @@ BARE_SUFFIXES: Mapping[str, Literal[".f64", ".f32", ".txt"]] = {
 }
 
 
+def mention_helper(texts: Iterable[bytes]) -> bool:
+    """Whether scripts contain a word for which `helper_named` looks: most do not, and need not be parsed."""
+    words = [word.encode() for word in (*HELPERS, "raw_binary")]
+    return any(word in text for text in texts for word in words)
+
+
 def helper_named(scripts: Iterable[ast.Module]) -> str | None:
     """The one helper that a package's scripts use, in ``get_helper("binaryhelper")`` or an import; None if several.
 

@@ -70,12 +70,13 @@ def bare_form(config: RunConfig, package: PackageOnDisk, entry_point: str = "tra
     If a package's scripts name several helpers, the helper in the script of ``entry_point`` and its imports is used, or
     the helper of `train`.
     """
-    from fedpkg.compute_package.imports import trees_of, used_by
+    from fedpkg.compute_package.imports import texts_of, trees_in, used_by
     from fedpkg.compute_package.review import script_of
     from fedpkg.dispatch.forkserver import scripts_of
-    from fedpkg.fedn.helpers import BARE_SUFFIXES, helper_named
+    from fedpkg.fedn.helpers import BARE_SUFFIXES, helper_named, mention_helper
 
-    trees = trees_of(package.folder, scripts_of(package))
+    texts = texts_of(package.folder, scripts_of(package))
+    trees = trees_in(texts) if mention_helper(texts.values()) else {}
     named = config.helper or helper_named(trees.values())
     for entry in filter(None, map(package.spec.entry_points.get, (entry_point, "train"))):
         if named is None and (script := script_of(entry.command)) is not None:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pytest
 from aiohttp import web
+from once import made_once
 
 import fedpkg
 from fedpkg.api.http import add_api
@@ -43,7 +44,10 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     ``swept.0`` … ``swept.3``: a sweep of two keys. ``digits-killed``: written rows whose process is gone, with hostile
     texts; ``digits-former``: as fedpkg 0.1 wrote it.
     """
-    folder = tmp_path_factory.mktemp("ett hem ü")
+    return made_once(tmp_path_factory, "ett hem ü", _make_home) / "a home"
+
+
+def _make_home(folder: Path) -> None:
     root = folder / "a home"
     arguments = {"train": {"plan": json.dumps({"client-1@2": "raise"})}, "validate": {"how": "nested"}}
     with pytest.MonkeyPatch.context() as patch:
@@ -55,7 +59,6 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     whole = {"round": {"timeout_s": None, "required": 1}, "keep": {"updates": False}, "validation": {"every": 1}}
     write_session(root, "digits-killed", status="running", log=HOSTILE, config={**whole, "helper": None})
     write_session(root, "digits-former", is_former=True, config={**whole, "helper": None})
-    return root
 
 
 @pytest.fixture

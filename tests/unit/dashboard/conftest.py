@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
+from once import made_once
 from served import Served, served
 from watched_home import make_home
 from zygotes import shared_zygotes
@@ -19,16 +19,8 @@ CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", 
 
 
 @pytest.fixture(scope="session")
-def home(tmp_path_factory: pytest.TempPathFactory, worker_id: str) -> Path:
-    """Made once, also if several processes run the tests."""
-    base = tmp_path_factory.getbasetemp()
-    root = (base if worker_id == "master" else base.parent) / "watched homes ü"
-    with FileLock(f"{root}.lock"):
-        if not (root / "made").exists():
-            root.mkdir()
-            make_home(root)
-            (root / "made").touch()
-    return root / "home"
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return made_once(tmp_path_factory, "watched homes ü", make_home) / "home"
 
 
 @pytest.fixture(scope="session")

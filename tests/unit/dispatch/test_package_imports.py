@@ -6,8 +6,16 @@ from pathlib import Path
 
 import pytest
 
-from fedpkg.compute_package.imports import ALL_FILES, BIGGEST_FILE, imports_of, own_modules, trees_of, used_by
-from fedpkg.fedn.helpers import helper_named
+from fedpkg.compute_package.imports import (
+    ALL_FILES,
+    BIGGEST_FILE,
+    imports_of,
+    own_modules,
+    texts_of,
+    trees_of,
+    used_by,
+)
+from fedpkg.fedn.helpers import helper_named, mention_helper
 
 
 @pytest.fixture
@@ -117,6 +125,14 @@ def test_helper_is_the_only_one_that_the_files_name(folder: Path, files: dict[st
     for name, text in files.items():
         write(folder / name, text)
     assert helper_named(trees_of(folder, ["script"]).values()) == helper
+    assert helper is None or mention_helper(texts_of(folder, ["script"]).values())
+
+
+def test_files_are_parsed_for_a_helper_only_if_they_contain_a_name_of_one(folder: Path) -> None:
+    write(folder / "a.py", "def helper(): return 'numpy'")
+    assert not mention_helper(texts_of(folder).values())
+    write(folder / "b.py", "H = get_helper('numpyhelper')")
+    assert mention_helper(texts_of(folder).values())
 
 
 @pytest.mark.parametrize(
