@@ -8,6 +8,7 @@ from enum import Enum
 from typing import Any, Literal, TypeAlias
 
 Json: TypeAlias = "None | bool | int | float | str | list[Json] | dict[str, Json]"
+Attribute: TypeAlias = "str | int | float | bool"  # of an entity
 # The use of a reply's values: means and the like, which stay in their range; or steps, squares, distances.
 # ``former``: the bounds of sessions with rules below 2 (`fedpkg/rules.py`).
 Use: TypeAlias = Literal["averaged", "stepped", "former"]

@@ -9,14 +9,15 @@ import msgspec
 from fedpkg.api.asking import Limit, Order, Ref, Skip, Text, page, question
 from fedpkg.api.opening import Opened, Struct
 from fedpkg.api.sessions import strategy_name
-from fedpkg.data.entities import Attribute, Entities, entities_of
 from fedpkg.errors import FedpkgError, NotFound, nearest
 from fedpkg.session.record import status_of
 from fedpkg.stores.overview import ClientFacts, ClientSums
+from fedpkg.types import Attribute
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from fedpkg.data.entities import Entities
     from fedpkg.stores.base import SessionRow
 
 RECENT_ROUNDS = 5
@@ -244,7 +245,8 @@ def in_flight(at: Opened, session: SessionRow, round_number: int) -> dict[str, t
 
 def entities_or_none(at: Opened, session: SessionRow, notes: list[str]) -> Entities | None:
     """The entities that a session names; None: it names none, or the file is gone, which becomes a note."""
-    from fedpkg.config_reading import config_from_json
+    from fedpkg.config_reading import config_from_json  # takes long, and few ask
+    from fedpkg.data.entities import entities_of
 
     path = (session.config.get("clients") or {}).get("entities")
     if not path:

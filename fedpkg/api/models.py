@@ -13,13 +13,12 @@ from typing import TYPE_CHECKING, BinaryIO
 from fedpkg.api.asking import Limit, Ref, Skip, Text, question
 from fedpkg.api.files import inside
 from fedpkg.api.opening import Opened, Page, Struct
-from fedpkg.client.arrays import Plain, can_hold, open_file, write_to
-from fedpkg.client.errors import ClientError
 from fedpkg.errors import ConfigError, NotFound, StoreError
 from fedpkg.formats.base import BARE, SEED_SUFFIXES, SUFFIXES
 from fedpkg.stores.models import ModelStore
 
 if TYPE_CHECKING:
+    from fedpkg.client.arrays import Plain
     from fedpkg.stores.base import ModelRow
     from fedpkg.stores.overview import ModelFacts
 
@@ -127,6 +126,8 @@ def model_graph(at: Opened, ref: Ref, *, limit: Limit = 1000) -> ModelGraph:
 def get_tensors(at: Opened, ref: Ref) -> Tensors:
     """The tensors of a model's file, with their shapes. Raises NotFound: there is no such model, or no file of it."""
     row = model_row(at, ref)
+    from fedpkg.client.arrays import can_hold  # takes long, and few ask
+
     path = _path(at, row)
     if row.suffix in BARE:
         return Tensors(model_id=row.model_id, num_parameters=0, tensors=[], forms=[row.suffix])
@@ -174,6 +175,8 @@ class Download:
             with file:
                 yield file
             return
+        from fedpkg.client.arrays import can_hold, write_to
+
         is_plain = self.path.suffix in SEED_SUFFIXES and self.suffix in SEED_SUFFIXES
         arrays = _arrays(self.path) if is_plain else {}
         if not arrays or not all(can_hold(self.suffix, one.dtype) for one in arrays.values()):
@@ -211,6 +214,9 @@ def _path(at: Opened, row: ModelRow) -> Path:
 
 
 def _arrays(path: Path) -> dict[str, Plain]:
+    from fedpkg.client.arrays import open_file
+    from fedpkg.client.errors import ClientError
+
     try:
         return open_file(str(path))
     except ClientError as error:

@@ -10,7 +10,6 @@ from fedpkg.api.opening import Opened, Struct
 from fedpkg.api.sessions import strategy_name
 from fedpkg.errors import NotFound
 from fedpkg.reporting.combiners import clients_by_cluster
-from fedpkg.strategies.base import upward
 
 
 class Combiner(Struct, frozen=True, kw_only=True):
@@ -70,6 +69,8 @@ class CombinerRound(Struct, frozen=True, kw_only=True):
 @question
 def get_topology(at: Opened, ref: Ref) -> Topology:
     """The tree of combiners of a session, as its rounds have recorded it."""
+    from fedpkg.strategies.base import upward  # loads all strategies, and few ask
+
     row = at.session(ref)
     session_id = row.session_id
     sums, last = at.overview.combiner_sums(session_id), at.overview.last_combiners(session_id)

@@ -13,7 +13,7 @@ import msgspec
 from fedpkg.controller.context import SessionContext
 from fedpkg.controller.receiving import Receiver
 from fedpkg.controller.seeds import step_rng, task_seed
-from fedpkg.data.entities import Attribute, filled_in
+from fedpkg.data.entities import filled_in
 from fedpkg.errors import ModelFileError, SessionFailed, StoreError
 from fedpkg.files import NO_SPACE
 from fedpkg.formats.model_file import write_model, write_sets
@@ -23,7 +23,7 @@ from fedpkg.rules import variables_of
 from fedpkg.stores.base import ClientRow, ModelRow, RequestRow
 from fedpkg.strategies.base import Payload, Request
 from fedpkg.transforms.sections import sections_of
-from fedpkg.types import ReplyKind
+from fedpkg.types import Attribute, ReplyKind
 from fedpkg.waist.order import Input, Order, ReplySpec, digest_of, name_of_call
 from fedpkg.waist.place import PAYLOAD
 from fedpkg.weights.records import Records

@@ -8,14 +8,14 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn, TypeAlias, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 from fedpkg.config import ClientsConfig, RunConfig
 from fedpkg.errors import ConfigError, DataError, nearest
 from fedpkg.small_files import SmallFile, csv_rows
+from fedpkg.types import Attribute
 from fedpkg.yaml_places import read_yaml
 
-Attribute: TypeAlias = "str | int | float | bool"
 _Value = TypeVar("_Value")
 
 _PLAIN = frozenset((str, int, float, bool))
