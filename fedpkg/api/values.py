@@ -154,10 +154,16 @@ def _values_of(
         reports = at.overview.each_report(session_id, clients=clients)
         told = ((row.client_id, row.round_number, row.metadata) for row in reports)
     elif phase != "strategy":
-        told = at.overview.validations_of_clients(session_id, clients, phase)
+        told = at.overview.validations_of_clients(session_id, clients, phase, keys=first_keys(metric))
     for client_id, number, tree in told:
         if (value := value_at(tree, metric)) is not None:
             yield client_id, number, finite_number(value)
+
+
+def first_keys(name: str) -> list[str]:
+    """The keys of a tree's root that `value_at` looks for."""
+    parts = name.split(".")
+    return [".".join(parts[:number]) for number in range(1, len(parts) + 1)]
 
 
 def value_at(tree: Any, name: str) -> Any:

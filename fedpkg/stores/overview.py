@@ -6,10 +6,12 @@ The tables of the API and of the dashboard come from here. Statements are portab
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeVar
+
+import msgspec
 
 from fedpkg.errors import StoreError
 from fedpkg.stores.base import CombinerRow, MetricRow, PackageRow, RoundRow, TaskRow, ValidationRow
@@ -357,22 +359,26 @@ class Overview:
         return total, read
 
     def validations_of_clients(
-        self, session_id: str, clients: Sequence[str], phase: str
+        self, session_id: str, clients: Sequence[str], phase: str, *, keys: Sequence[str]
     ) -> Iterator[tuple[str, int, Json]]:
-        """Client, round and JSON of all validations of some clients, by round; damaged ones are left out."""
+        """Client, round and JSON of all validations of some clients, by round; damaged ones are left out.
+
+        An object of JSON may have these keys alone, as all others need not be decoded.
+        """
+        decode = decoder_of(keys)
         where, named = where_of({"session_id": session_id, "client_id": clients, "phase": phase})
-        keys = self._database.rows(
+        found = self._database.rows(
             f"select round_number, task_id, coalesce(length(metrics), 0) from validations{where}"
             " order by round_number, task_id",
             named,
         )
-        for batch in _by_size(keys):
+        for batch in _by_size(found):
             where, named = where_of({"task_id": [str(key[1]) for key in batch]})
             for client_id, number, text in self._database.rows(
                 f"select client_id, round_number, metrics from validations{where} order by round_number, task_id", named
             ):
                 with suppress(ValueError, TypeError):
-                    yield str(client_id), int(number), json.loads(text)
+                    yield str(client_id), int(number), decode(text)
 
     def each_report(self, session_id: str, *, clients: Sequence[str]) -> Iterator[ReportFacts]:
         """What some clients reported with their replies, by round."""
@@ -686,6 +692,22 @@ class Overview:
             except (ValueError, TypeError, RecursionError) as error:
                 read.problems.append(f"the database is damaged: {where}, {row[0]!r:.100}, cannot be read: {error}")
         return read
+
+
+def decoder_of(keys: Sequence[str]) -> Callable[[str], Json]:
+    """Decodes these keys of an object, and of other JSON all, several times as fast as `json.loads`."""
+    fields = [(f"key_{number}", Any, msgspec.field(default=msgspec.UNSET, name=key)) for number, key in enumerate(keys)]
+    decoder = msgspec.json.Decoder(msgspec.defstruct("Keys", fields))
+
+    def decode(text: str) -> Json:
+        try:
+            found = msgspec.structs.astuple(decoder.decode(text))
+        except (msgspec.MsgspecError, UnicodeError, RecursionError):  # a list, NaN, or what only Python reads as JSON
+            told: Json = json.loads(text)
+            return told
+        return {key: value for key, value in zip(keys, found, strict=True) if value is not msgspec.UNSET}
+
+    return decode
 
 
 def _by_size(keys: Sequence[Sequence[Any]]) -> Iterator[Sequence[Sequence[Any]]]:

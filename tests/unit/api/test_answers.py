@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -30,6 +31,7 @@ from fedpkg.errors import ConfigError, FedpkgError, NotFound
 from fedpkg.stores.base import RoundRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
+from fedpkg.stores.overview import decoder_of
 from tests.unit.api.conftest import in_store
 
 Write = Callable[..., Path]
@@ -127,6 +129,17 @@ def test_nested_values_are_metrics_and_are_read_back_whole(at: Opened) -> None:
 )
 def test_value_is_found_by_the_name_of_its_metric(tree: Any, name: str, value: Any) -> None:
     assert values.value_at(tree, name) == value
+    decode = decoder_of(values.first_keys(name))
+    beside = {**tree, "zz": [{"a": "\ud800"}, float("nan"), 10**30]} if isinstance(tree, dict) else tree
+    assert values.value_at(decode(json.dumps(tree)), name) == value
+    assert values.value_at(decode(json.dumps(beside)), name) == value
+
+
+def test_only_the_keys_of_a_metric_are_decoded() -> None:
+    decode = decoder_of(values.first_keys("a.b"))
+    assert decode('{"a": {"b": 0.1}, "zz": [1], "a.b": null}') == {"a": {"b": 0.1}, "a.b": None}
+    with pytest.raises(ValueError):
+        decode('{"a": 1')
 
 
 def test_metrics_of_former_sessions_have_means(at: Opened) -> None:
