@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from fedpkg.compute_package.arguments import in_hydra
 from fedpkg.config import RunConfig, dump_config
-from fedpkg.config_reading import EXPERIMENT, config_of, of_experiment
+from fedpkg.config_reading import EXPERIMENT, LoadedConfig, config_of, of_experiment
 from fedpkg.errors import ConfigError
 from fedpkg.session.configuration import load as load_configuration
 from fedpkg.session.configuration import resolved
@@ -49,8 +49,8 @@ def run(
         FedpkgError: If an error stops it. A session that is recorded can be resumed: ``Session.open(home).resume()``.
     """
     place = open_home(home, create=True)
-    config = _configuration(what, place, changes)
-    session = _prepared(config, place, watch)
+    loaded = _configuration(what, place, changes)
+    session = _prepared(loaded, place, watch)
     if not progress:
         session.run()
         return session
@@ -59,7 +59,7 @@ def run(
     def command(words: str) -> str:
         return f"fedpkg {words} --home {shlex.quote(str(place.root))}"
 
-    with displayed(display_of(Progress(command, place, config.rounds or 0))) as show:
+    with displayed(display_of(Progress(command, place, loaded.config.rounds or 0))) as show:
         session.watch(show)
         session.run()
     return session
@@ -175,7 +175,7 @@ def _source(what: What, home: Home, changes: dict[str, Any], search_path: Sequen
         source, given = source_of(path, search_path), _overrides(changes)
         name = f"{source.name} (with changes)" if given else source.name  # a search cannot be resumed without them
         return Source(name, lambda overrides: source.compose([*given, *overrides]), source.experiment)
-    base = dump_config(_configuration(what, home, changes))
+    base = dump_config(_configuration(what, home, changes).config)
     return Source(f"{base['package']} (in a program)", lambda overrides: config_of(base, overrides, resolve=resolved))
 
 
@@ -221,24 +221,26 @@ def load(file: Path | str) -> Weights:
     return weights
 
 
-def _prepared(config: RunConfig, home: Home, watch: Watcher | None, beside: Session | None = None) -> Session:
-    session = prepare_session(config, home, beside=beside)
+def _prepared(loaded: LoadedConfig, home: Home, watch: Watcher | None, beside: Session | None = None) -> Session:
+    session = prepare_session(loaded.config, home, beside=beside, origins=loaded.origins)
     if watch is not None:
         session.watch(watch)
     return session
 
 
-def _configuration(what: What, home: Home, changes: dict[str, Any]) -> RunConfig:
+def _configuration(what: What, home: Home, changes: dict[str, Any]) -> LoadedConfig:
     if isinstance(what, (str, Path)):
         if _is_package(Path(what)):
             clients, data = changes.pop("clients", None), changes.pop("data", None)
             config, _ways = run_of_package(
                 Path(what), _overrides(changes), cache=home.packages, clients=clients, data=data
             )
-            return config
-        return load_configuration(Path(what), _overrides(changes)).config
+            return LoadedConfig(config, {})
+        loaded = load_configuration(Path(what), _overrides(changes))
+        origins = {key: "program" if one == "command line" else one for key, one in loaded.origins.items()}
+        return LoadedConfig(loaded.config, origins)
     tree = dump_config(what) if isinstance(what, RunConfig) else dict(what)
-    return config_of(tree, _overrides(changes), resolve=resolved)
+    return LoadedConfig(config_of(tree, _overrides(changes), resolve=resolved), {})
 
 
 def _is_package(path: Path) -> bool:

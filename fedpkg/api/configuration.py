@@ -10,7 +10,7 @@ from fedpkg.api.asking import Ref, question
 from fedpkg.api.opening import Opened, Struct
 from fedpkg.config import RunConfig
 from fedpkg.errors import PackageError
-from fedpkg.reporting.provenance import read_starts
+from fedpkg.reporting.provenance import read_origins, read_starts
 from fedpkg.reporting.splits import split_of
 from fedpkg.reporting.stored_config import without_secrets, yaml_of
 from fedpkg.types import leaves
@@ -19,7 +19,8 @@ from fedpkg.types import leaves
 class Value(Struct, frozen=True, kw_only=True):
     """A value of the configuration.
 
-    ``origin``: ``given`` in the run.yaml or on the command line, ``sweep`` if the sweep chose it, or ``default``.
+    ``origin``: a file and line, as ``run.yaml:12``; ``command line``; ``program``, a change in Python; ``resume``;
+    ``sweep`` if the sweep chose it; ``default``; or ``given``, where no more is on record.
     """
 
     key: str
@@ -87,13 +88,13 @@ def get_configuration(at: Opened, ref: Ref) -> Configuration:
     row = at.session(ref)
     point = at.store.sweeps.point_of(row.session_id)
     chosen = set(point.choices) if point is not None else set()
-    usual = _defaults()
+    usual, told = _defaults(), read_origins(at.home.session_folder(row.session_id))
     shown = at.without_paths(without_secrets(row.config))
     given = {".".join(path): value for path, value in leaves(row.config)}
     values = []
     for path, value in leaves(shown):
         key = ".".join(path)
-        origin = "default" if key in usual and usual[key] == given.get(key) else "given"
+        origin = told.get(key) or ("default" if key in usual and usual[key] == given.get(key) else "given")
         if any(key == one or key.startswith(f"{one}.") for one in chosen):
             origin = "sweep"
         values.append(Value(key=key, value=value, origin=origin))

@@ -55,5 +55,5 @@ def run(
     from fedpkg.cli.run import run_configuration
     from fedpkg.experiments.composing import compose
 
-    config = compose(folder, overrides, search_path=search_path).config
-    run_configuration(settings, config, settings.open_home(create=True), baselines, source=folder)
+    composed = compose(folder, overrides, search_path=search_path)
+    run_configuration(settings, composed, settings.open_home(create=True), baselines, source=folder)

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from fedpkg.config import RunConfig
+    from fedpkg.config_reading import LoadedConfig
     from fedpkg.stores.home import Home
 
 
@@ -92,6 +93,7 @@ def command(
     APP is a message app: a folder whose pyproject.toml names a ServerApp and a ClientApp, or an archive of it. Then
     KEY=VALUE sets a key of the app's own configuration, and run.KEY=VALUE one of a run.yaml (run.executor.workers=2).
     """
+    from fedpkg.config_reading import LoadedConfig
     from fedpkg.session.app_run import OF_THE_RUN, of_the_run
 
     app, words = _app(package, words)
@@ -101,32 +103,32 @@ def command(
         raise click.UsageError("--federation and --run-config need a message app")
     if app is not None:
         home = settings.open_home(create=True)
-        config = _of_app(app, words, home, federation=federation, run_config=run_config, **given)
+        loaded = _of_app(app, words, home, federation=federation, run_config=run_config, **given)
     elif package is None:
-        config = _of_run_yaml(words, **given)
+        loaded = _of_run_yaml(words, **given)
         home = settings.open_home(create=True)
     else:
         home = settings.open_home(create=True)
-        config = _of_package(package, words, home, **given)
+        loaded = LoadedConfig(_of_package(package, words, home, **given), {})
     said = None if package is None else words
-    _tell_of_variables(config, said if app is None else of_the_run(words))
-    run_configuration(settings, config, home, baselines, source=app or package or Path(words[0]))
+    _tell_of_variables(loaded.config, said if app is None else of_the_run(words))
+    run_configuration(settings, loaded, home, baselines, source=app or package or Path(words[0]))
 
 
 def run_configuration(
-    settings: Settings, config: RunConfig, home: Home, baselines: tuple[str, ...], *, source: Path
+    settings: Settings, loaded: LoadedConfig, home: Home, baselines: tuple[str, ...], *, source: Path
 ) -> None:
     """Run a session to its end, and show its progress; with baselines, all as the points of a sweep of the source."""
     if baselines:
         from fedpkg.cli.experiment_sweeps import run_with_baselines
 
-        run_with_baselines(settings, config, home, baselines, source)
+        run_with_baselines(settings, loaded.config, home, baselines, source)
         return
     from fedpkg.cli.progress import follow
     from fedpkg.session.session import prepare
 
-    session = prepare(config, home)
-    with follow(settings, home, num_rounds=config.rounds or 0) as watch:
+    session = prepare(loaded.config, home, origins=loaded.origins)
+    with follow(settings, home, num_rounds=loaded.config.rounds or 0) as watch:
         session.watch(watch)
         session.run()
 
@@ -169,19 +171,19 @@ def _of_app(
     rounds: int | None,
     seed_model: Path | None,
     **options: Any,
-) -> RunConfig:
+) -> LoadedConfig:
     from fedpkg.session.app_run import AppOptions
     from fedpkg.session.package_run import load_app
 
     if seed_model is not None:
         raise click.UsageError("--seed-model: the ServerApp of a message app makes its own model")
     given = AppOptions(nodes=clients, rounds=rounds, data=data, **options)
-    return load_app(app, words, given, cache=home.packages).config
+    return load_app(app, words, given, cache=home.packages)
 
 
 def _of_run_yaml(
     words: tuple[str, ...], *, clients: int | None, data: str | None, rounds: int | None, seed_model: Path | None
-) -> RunConfig:
+) -> LoadedConfig:
     from fedpkg.session import configuration
 
     if not words or "=" in words[0]:
@@ -192,7 +194,7 @@ def _of_run_yaml(
         raise click.UsageError("--clients and --data need --package; a RUN.yaml sets them in its section clients")
     options = {"rounds": rounds, "seed_model": None if seed_model is None else str(seed_model)}
     overrides = [f"{key}={json.dumps(value)}" for key, value in options.items() if value is not None]
-    return configuration.load(Path(words[0]), [*overrides, *words[1:]]).config
+    return configuration.load(Path(words[0]), [*overrides, *words[1:]])
 
 
 def _of_package(

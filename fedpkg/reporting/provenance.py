@@ -1,4 +1,5 @@
-"""What a session ran with: versions, and the git commit and uncommitted changes of the folder where it was started."""
+"""What a session ran with: versions, the git commit and uncommitted changes of the folder where it was started, and the
+origins of its configuration."""
 
 from __future__ import annotations
 
@@ -10,13 +11,14 @@ import platform
 import subprocess
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from fedpkg.files import atomic_write, read_bounded
 
 STARTS = "started-with.json"  # in a session's folder: a list, one entry for its start and for each resume
+ORIGINS = "origins.json"  # in a session's folder: of each key of its configuration, as ``run.yaml:12``
 _PACKAGES = ("fedpkg", "torch", "numpy")
 _GIT_S = 5.0  # a repository whose changes take longer is recorded without them
 _MOST_CHANGES = 5_000_000  # bytes of uncommitted changes that are kept
@@ -45,6 +47,24 @@ def read_starts(folder: Path) -> list[dict[str, Any]]:
     except (OSError, ValueError, RecursionError):
         return []
     return [entry for entry in found if isinstance(entry, dict)] if isinstance(found, list) else []
+
+
+def note_origins(folder: Path, origins: Mapping[str, str]) -> None:
+    """Add to the origins of a session's configuration, of which the names of files are kept without their folders."""
+    if not origins:
+        return
+    told = {**read_origins(folder), **{key: origin.rpartition("/")[2] for key, origin in origins.items()}}
+    with contextlib.suppress(OSError), atomic_write(folder / ORIGINS, durable=False) as file:
+        file.write(json.dumps(told, indent=1).encode())
+
+
+def read_origins(folder: Path) -> dict[str, str]:
+    """Origins of values by key; none for sessions that had no file, or were run by an older fedpkg."""
+    try:
+        found = json.loads(read_bounded(folder / ORIGINS, 10_000_000))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return {key: str(origin) for key, origin in found.items()} if isinstance(found, dict) else {}
 
 
 def changes_of(folder: Path, entry: dict[str, Any]) -> Path | None:

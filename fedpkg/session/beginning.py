@@ -8,8 +8,9 @@ from __future__ import annotations
 import dataclasses
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -35,6 +36,7 @@ from fedpkg.preflight import (
     warn_of_whole_numbers,
     with_equal_weights,
 )
+from fedpkg.reporting.provenance import note_origins
 from fedpkg.samplers import make_sampler
 from fedpkg.session.admission import admit_package, put_on_disk
 from fedpkg.session.configuration import resolved
@@ -83,6 +85,7 @@ def run(
     workshop: Workshop | None = None,
     *,
     clock: Callable[[], float] = time.time,
+    origins: Mapping[str, str] = MappingProxyType({}),
 ) -> SessionRow:
     """Run a new session to its end in this thread. ``watch`` runs in the thread of the event: it must return quickly.
 
@@ -96,6 +99,7 @@ def run(
         from fedpkg.controller.session import run_session
 
         session_id = ctx.session.session_id
+        note_origins(home.session_folder(session_id), origins)
         with here.workshop.on_record(session_id), heeding_requests(home, session_id, here.control):
             return run_session(ctx)
 

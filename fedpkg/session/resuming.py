@@ -19,6 +19,7 @@ from fedpkg.errors import ConfigError, DataError
 from fedpkg.files import sha256_file
 from fedpkg.log import event
 from fedpkg.registry import OF_FILE
+from fedpkg.reporting.provenance import note_origins
 from fedpkg.session.admission import package_again, put_on_disk
 from fedpkg.session.context import Running, context_of, running
 from fedpkg.session.control import Control, heeding_requests
@@ -76,7 +77,7 @@ def resume(
             unpacked = package_again(config, home, session)
             warn_of_other_files(config)
             if rounds is not None or tracking is not None:
-                config = _changed(config, session, store, rounds, tracking)
+                config = _changed(config, session, home, store, rounds, tracking)
             watch(Preparing(what="the package's Python environment"))
             package = put_on_disk(unpacked, config.python_env, only_wheels=config.isolate.enabled, check=control.check)
             check_data(home, store.list_clients(session.session_id), config)
@@ -111,7 +112,12 @@ def _context(
 
 
 def _changed(
-    config: RunConfig, session: SessionRow, store: StateStore, rounds: int | None, tracking: Sequence[Json] | None
+    config: RunConfig,
+    session: SessionRow,
+    home: Home,
+    store: StateStore,
+    rounds: int | None,
+    tracking: Sequence[Json] | None,
 ) -> RunConfig:
     """Record the total number of rounds, and the trackers, in the session's row; the configuration with them."""
     rounds = config.rounds if rounds is None else rounds
@@ -124,7 +130,12 @@ def _changed(
         found = resolve_tracking(tracking, Places("on the command line"))
         check_libraries(found)
         changes["tracking"] = list(found)
-    config = config_from_json({**dump_config(config), **changes})
+    before = dump_config(config)
+    note_origins(
+        home.session_folder(session.session_id),
+        {key: "resume" for key, value in changes.items() if value != before[key]},
+    )
+    config = config_from_json({**before, **changes})
     store.extend_session(session.session_id, dump_config(config), rounds or session.num_rounds)
     return config
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
@@ -35,12 +35,15 @@ _Read = TypeVar("_Read")
 _Body: TypeAlias = "Callable[[Watcher, Control, Workshop], SessionRow]"
 
 
-def prepare(config: RunConfig, home: Home, *, beside: Session | None = None) -> Session:
+def prepare(
+    config: RunConfig, home: Home, *, beside: Session | None = None, origins: Mapping[str, str] | None = None
+) -> Session:
     """A new session, not started yet. Errors in its configuration are found when it runs.
 
     Args:
         beside: a session of the same home. Both can run at the same time, on the slots of one executor. Their sections
             ``executor``, ``environment`` and ``isolate`` must be equal.
+        origins: of the values of the configuration, by key, if it was read from a file.
 
     Raises:
         SessionError: ``beside`` is in another home.
@@ -48,7 +51,7 @@ def prepare(config: RunConfig, home: Home, *, beside: Session | None = None) -> 
     if beside is not None and beside.home.root != home.root:
         raise SessionError(f"sessions that share an executor need the same home: {home.root}, {beside.home.root}")
     workshop = None if beside is None else beside.workshop
-    return Session(home, body=functools.partial(beginning.run, config, home), workshop=workshop)
+    return Session(home, body=functools.partial(beginning.run, config, home, origins=origins or {}), workshop=workshop)
 
 
 class Session:

@@ -264,6 +264,9 @@ def test_configuration_has_origins_and_no_paths_or_secrets(at: Opened) -> None:
     assert (found["seed"].value, found["seed"].origin) == (1, "sweep")
     assert found["package"].value == "…/misbehave" and found["package"].origin == "given"
     assert found["round.required"].origin == "default"
+    of_file = {one.key: one.origin for one in configuration.get_configuration(at, "nested").values}
+    assert of_file["rounds"] == of_file["arguments.validate.how"] == "run.yaml:1"
+    assert of_file["round.required"] == "default"
     package = configuration.get_package(at, "nested")
     assert {one.name for one in package.files} >= {
         "misbehave/entrypoint.py",

@@ -12,7 +12,16 @@ from pathlib import Path
 import pytest
 
 from fedpkg.reporting.charts import Step, trail_chart
-from fedpkg.reporting.provenance import STARTS, changes_of, git_state, note_start, read_starts
+from fedpkg.reporting.provenance import (
+    ORIGINS,
+    STARTS,
+    changes_of,
+    git_state,
+    note_origins,
+    note_start,
+    read_origins,
+    read_starts,
+)
 from fedpkg.reporting.stored_config import without_secrets
 from fedpkg.stores.base import SweepPointRow, SweepRow
 from fedpkg.stores.home import Home
@@ -166,6 +175,14 @@ def test_a_repository_cannot_name_programs_that_run(tmp_path: Path) -> None:
         _git(tmp_path, "config", key, f"touch '{ran}'; true")
     about, changes = git_state(tmp_path)
     assert about["changed"] == 1 and b"+two" in changes and not ran.exists()
+
+
+def test_origins_of_values_have_no_folders_and_follow_a_resume(tmp_path: Path) -> None:
+    (tmp_path / ORIGINS).write_text("[" * 100_000)
+    assert read_origins(tmp_path) == {}
+    note_origins(tmp_path, {"rounds": "/srv/runs/run.yaml:2", "seed": "command line", "package": "run.yaml:1"})
+    note_origins(tmp_path, {"rounds": "resume"})
+    assert read_origins(tmp_path) == {"rounds": "resume", "seed": "command line", "package": "run.yaml:1"}
 
 
 def test_a_report_tells_versions_commit_and_each_resume(tmp_path: Path) -> None:
