@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from html import escape
 
 from fedpkg.pictures.axes import Scale
-from fedpkg.pictures.palette import colour_of, dash_of
+from fedpkg.pictures.palette import colour_of, dash_of, hatch_of
 from fedpkg.shown import shown
 
 LEGEND_MOST = 12  # entries of a legend
@@ -57,6 +57,15 @@ class Canvas:
         size = f'width="{at(width)}" height="{at(height)}"'
         self.parts.append(f'<rect x="{at(x)}" y="{at(y)}" {size} class="{look}"{more}{inner}')
 
+    def box(self, x: float, y: float, width: float, height: float, number: int, *, hover: str = "") -> None:
+        """The area of the series with this number; after the last colour, areas are told apart by lines."""
+        self.rect(x, y, width, height, f"f{colour_of(number)}", hover=hover)
+        hatch = hatch_of(number)
+        rows, columns = (range(3, int(length) + 1, 5) for length in (height, width))
+        lines = [f"M{at(x)} {at(y + row)}h{at(width)}" for row in rows if hatch in ("-", "+")]
+        lines += [f"M{at(x + column)} {at(y)}v{at(height)}" for column in columns if hatch in ("|", "+")]
+        self.path("".join(lines), "k")
+
     def path(self, commands: str, look: str, *, dash: str = "", more: str = "") -> None:
         if commands:
             dashes = f' stroke-dasharray="{dash}"' if dash else ""
@@ -93,9 +102,11 @@ class Canvas:
         if kind in ("line", "faint"):
             look = f"l l{colour}{' w' if kind == 'faint' else ''}"
             self.path(f"M{at(x)} {at(y - 4)}h20", look, dash=dash_of(number))
+        elif kind == "box":
+            self.box(x, y - 9, 20, 10, number)
         else:
-            for _ in range(kind.count("area") or 1):
-                self.rect(x, y - 9, 20, 10, f"{'b ' if 'area' in kind else ''}f{colour}", more=opacity_of(number, kind))
+            for _ in range(kind.count("area")):
+                self.rect(x, y - 9, 20, 10, f"b f{colour}")
 
     def axes(self, frame: Frame, x: Scale, y: Scale) -> None:
         """Grid, ticks and labels. The label of y stands above its axis, where it is read without turning the head."""
@@ -137,12 +148,6 @@ class Canvas:
         )
         paper = f'<rect width="{self.width}" height="{self.height}" class="p"/>'
         return "\n".join([head, paper, *self.parts, "</svg>"])
-
-
-def opacity_of(number: int, kind: str = "box") -> str:
-    """Boxes after the last colour are told apart by their strength."""
-    turn = number // 8 % 4
-    return f' fill-opacity="{1 - 0.25 * turn:g}"' if turn and kind == "box" else ""
 
 
 def at(value: float) -> str:

@@ -31,7 +31,7 @@ from fedpkg.pictures.chart import (
     binned_cells,
     finite,
 )
-from fedpkg.pictures.palette import FONT, LIGHT, LIGHT_PAGE, colour_of, dark_of, dash_of
+from fedpkg.pictures.palette import FONT, LIGHT, LIGHT_PAGE, colour_of, dark_of, dash_of, hatch_of
 from fedpkg.pictures.svg_lines import kept_of
 from fedpkg.pictures.trees import brackets, places
 from fedpkg.shown import shown
@@ -266,7 +266,10 @@ def _bars(chart: BarChart) -> tuple[list[Part], Part]:
     for number, (name, values) in enumerate(chart.series.items()):
         told = [_told(value, chart.y.kind) for value in values]
         texts = [f"{label}, {_text(name)}: {value}" for label, value in zip(labels, told, strict=True)]
-        marker = {"color": LIGHT[colour_of(number)], "opacity": 1 - 0.25 * (number // len(LIGHT) % 4)}
+        marker: Part = {"color": LIGHT[colour_of(number)]}
+        if hatch := hatch_of(number):
+            look = {"fillmode": "overlay", "fgcolor": LIGHT_PAGE["paper"], "size": 6, "solidity": 0.25}
+            marker["pattern"] = {"shape": hatch, **look}
         data.append({
             "type": "bar", "name": _text(name), "x": list(xs), "y": [_number(value) for value in values],
             "hovertext": texts, "hoverinfo": "text", "marker": marker, "showlegend": True,

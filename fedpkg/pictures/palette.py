@@ -13,6 +13,8 @@ LIGHT_PAGE = {"paper": "#ffffff", "ink": "#1f2933", "quiet": "#52606d", "grid": 
 DARK_PAGE = {"paper": "#14181d", "ink": "#e6eaee", "quiet": "#a3afbb", "grid": "#2b333c", "edge": "#7b8794"}
 DASHES = ("", "7 4", "2 3", "9 3 2 3")  # after the last colour they begin again, with the next dash
 
+HATCHES = ("", "-", "|", "+")  # the same for areas; matplotlib and plotly have these names, too
+
 
 def style() -> str:
     """The style sheet of charts: plain rules without variables, which programs other than browsers understand."""
@@ -31,6 +33,7 @@ def _rules(colours: tuple[str, ...], *, paper: str, ink: str, quiet: str, grid: 
     series = "".join(f".fp .l{n}{{stroke:{colour}}}.fp .f{n}{{fill:{colour}}}" for n, colour in enumerate(colours))
     return (
         f".fp .p{{fill:{paper}}}.fp text{{fill:{ink}}}.fp .q{{fill:{quiet}}}.fp .on{{fill:{paper}}}"
+        f".fp .k{{fill:none;stroke:{paper};stroke-width:1.2}}"
         f".fp .h{{stroke:{paper}}}.fp .g{{stroke:{grid}}}.fp .e{{stroke:{edge}}}{series}"
     )
 
@@ -43,6 +46,11 @@ def colour_of(number: int) -> int:
 def dash_of(number: int) -> str:
     """Its dash, in the form of SVG's stroke-dasharray; empty is a solid line."""
     return DASHES[number // len(LIGHT) % len(DASHES)]
+
+
+def hatch_of(number: int) -> str:
+    """The lines over its areas; empty: none."""
+    return HATCHES[number // len(LIGHT) % len(HATCHES)]
 
 
 def dark_of(light: str) -> str:

@@ -23,7 +23,7 @@ from fedpkg.pictures.chart import (
     TreeChart,
     binned_bars,
 )
-from fedpkg.pictures.palette import LIGHT, colour_of
+from fedpkg.pictures.palette import LIGHT, colour_of, hatch_of
 from fedpkg.pictures.trees import brackets, places
 from fedpkg.shown import shown
 
@@ -126,11 +126,10 @@ def _bars(axes: Axes, chart: BarChart) -> None:
     for number, (name, values) in enumerate(chart.series.items()):
         heights = np.nan_to_num(np.array(_floats(values)))
         shift = 0.0 if chart.stacked else width * (number - (len(chart.series) - 1) / 2)
-        alpha = 1 - 0.25 * (number // len(LIGHT) % 4)
         bottom = below if chart.stacked else None
         axes.bar(
-            places_of_labels + shift, heights, width, bottom=bottom, color=LIGHT[colour_of(number)], alpha=alpha,
-            label=_label(name),
+            places_of_labels + shift, heights, width, bottom=bottom, color=LIGHT[colour_of(number)], label=_label(name),
+            hatch=hatch_of(number) * 3, edgecolor="white", linewidth=0,
         )  # fmt: skip
         below = below + heights
     if len(chart.series) > 1:

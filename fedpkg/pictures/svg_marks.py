@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from fedpkg.pictures.axes import Scale, number_text, scale
-from fedpkg.pictures.canvas import Canvas, Frame, at, opacity_of, text_width, widest
+from fedpkg.pictures.canvas import Canvas, Frame, at, text_width, widest
 from fedpkg.pictures.chart import (
     Axis,
     BarChart,
@@ -58,8 +58,7 @@ def _draw_group(
             continue
         left = middle - width / 2 + (0 if chart.stacked else each * number)
         hover = f"{label}, {name}: {number_text(found[0], chart.y.kind)}" if len(chart.labels) <= 60 else ""
-        look, more = f"f{colour_of(number)}", opacity_of(number)
-        canvas.rect(left, min(begin, end), each, abs(end - begin), look, hover=hover, more=more)
+        canvas.box(left, min(begin, end), each, abs(end - begin), number, hover=hover)
         total += found[0] if chart.stacked else 0.0
 
 

@@ -25,6 +25,8 @@ from fedpkg.pictures.chart import (
     binned_cells,
 )
 from fedpkg.pictures.figure import MOST_POINTS, to_plotly
+from fedpkg.pictures.raster import to_bytes
+from fedpkg.pictures.svg import to_svg
 from tests.unit.pictures.kinds import HOSTILE, every_kind
 
 OWN_TAGS = re.compile("</?(br|sub)>")
@@ -120,6 +122,14 @@ def test_bars_of_rounds_lie_at_their_numbers_and_other_labels_keep_their_order()
     assert rounds["data"][0]["x"] == [3, 4, 5] and "ticktext" not in rounds["layout"]["xaxis"]
     names = to_plotly(BarChart(title="", labels=["2024-01-01", "2024-01-01", "1e3"], series={"a": [1, 2, 3]}))
     assert names["data"][0]["x"] == [0, 1, 2] and names["layout"]["xaxis"]["ticktext"][2] == "1e3", "names are no dates"
+
+
+def test_areas_after_the_last_colour_have_lines() -> None:
+    chart = BarChart(title="labels", labels=["a"], series={f"class {n}": [10 + n] for n in range(18)}, stacked=True)
+    looks = [json.dumps(trace["marker"], sort_keys=True) for trace in to_plotly(chart)["data"]]
+    assert len(set(looks)) == 18 and not any("pattern" in look for look in looks[:8])
+    assert to_svg(chart).count('class="k"') >= 10
+    assert b"PNG" in to_bytes([chart], ".png")
 
 
 def test_a_large_heat_map_is_binned_both_ways() -> None:
