@@ -58,7 +58,8 @@ async function show(figure) {
   let plot = figure.querySelector(":scope > .drawn");
   const picture = figure.querySelector(":scope > picture");
   const told = JSON.parse(block.textContent);
-  if (!plot) {
+  const isNew = !plot;
+  if (isNew) {
     plot = document.createElement("div");
     plot.className = "drawn";
     plot.tabIndex = 0;
@@ -68,20 +69,63 @@ async function show(figure) {
   }
   plot.setAttribute("aria-label", `${block.dataset.about} Arrow keys move, plus and minus zoom, 0 shows everything.`);
   const height = states.get(plot)?.height ?? Math.round(picture?.querySelector("img").getBoundingClientRect().height ?? 0);
-  states.set(plot, { told, height });
+  states.set(plot, { told, height, hidden: states.get(plot)?.hidden ?? new Set() });
   picture?.remove();
   await paint(Plotly, plot);
+  if (isNew) {
+    plot.on("plotly_legendclick", ({ data, curveNumber }) => toggle(Plotly, plot, entryOf(data[curveNumber])));
+    plot.on("plotly_legenddoubleclick", () => false);
+  }
+  listEntries(Plotly, plot);
   const link = figure.querySelector("a[data-form=png]");
   if (link) link.hidden = false;
 }
 
 function paint(Plotly, plot) {
-  const { told: kept, height } = states.get(plot);
+  const { told: kept, height, hidden } = states.get(plot);
   const told = structuredClone(kept); // plotly writes ranges into what it is given
+  for (const trace of told.data) if (hidden.has(entryOf(trace))) trace.visible = "legendonly";
   const { data, layout } = dark.matches ? darkened({ data: told.data, layout: told.layout }, told.dark) : told;
-  const tall = Math.max(height, layout.height ?? 0, 260);
+  const tall = layout.height ?? Math.max(height, 260); // rows have their own height
   const legend = { ...layout.legend, y: -62 / (tall - 120) }; // below the axis, however high the plot is
   return Plotly.react(plot, data, { ...layout, legend, autosize: true, height: tall }, { responsive: true });
+}
+
+const entryOf = (trace) => trace.legendgroup || trace.name; // of the legend; several traces may have one
+
+function toggle(Plotly, plot, entry) {
+  const { hidden } = states.get(plot);
+  if (!hidden.delete(entry)) hidden.add(entry);
+  paint(Plotly, plot);
+  listEntries(Plotly, plot);
+  return false; // plotly does nothing more
+}
+
+// The entries of the legend as boxes, as plotly's legend has no keys.
+function listEntries(Plotly, plot) {
+  const { told, hidden } = states.get(plot);
+  const figure = plot.parentElement;
+  const traces = told.layout.showlegend ? told.data.filter((trace) => trace.showlegend) : [];
+  const names = JSON.stringify(traces.map((trace) => trace.name));
+  let list = figure.querySelector(":scope > .entries");
+  if (list?.dataset.names !== names) {
+    const isOpen = Boolean(list?.open);
+    list?.remove();
+    if (!traces.length) return;
+    list = Object.assign(document.createElement("details"), { className: "entries", open: isOpen });
+    list.dataset.names = names;
+    list.append(Object.assign(document.createElement("summary"), { textContent: "Show and hide", id: `${figure.id}-entries` }));
+    traces.forEach((trace, number) => {
+      const id = `${figure.id}-entry-${number}`;
+      const box = Object.assign(document.createElement("input"), { type: "checkbox", id, value: id });
+      box.addEventListener("change", () => toggle(Plotly, plot, entryOf(trace)));
+      const label = document.createElement("label");
+      label.append(box, ` ${new DOMParser().parseFromString(trace.name, "text/html").body.textContent}`); // it is escaped
+      list.append(label);
+    });
+    plot.after(list);
+  }
+  list.querySelectorAll("input").forEach((box, number) => { box.checked = !hidden.has(entryOf(traces[number])); });
 }
 
 const STEP = 0.2; // of what is visible

@@ -10,7 +10,7 @@ import pytest
 from fedpkg.dashboard import assets
 from fedpkg.dashboard.asked import Asked
 from fedpkg.dashboard.plots import figure
-from fedpkg.pictures.chart import Axis, Chart, Curve, LineChart
+from fedpkg.pictures.chart import Axis, Chart, Curve, LineChart, Node, TreeChart
 from fedpkg.pictures.palette import DARK_PAGE, LIGHT_PAGE
 from tests.unit.pictures.kinds import HOSTILE, every_kind
 
@@ -21,6 +21,7 @@ INSERT = """async ([html, script]) => {
     const module = await import(script);
     module.draw(document);
 }"""
+CHANGE = """async ([html, script]) => (await import(script)).replace(document.querySelector("main"), html)"""
 
 
 class Gallery:
@@ -44,6 +45,11 @@ class Gallery:
             place = self.page.locator(f"#plot-p{number}")
             place.scroll_into_view_if_needed()
             place.locator(".drawn .main-svg").first.wait_for(state="attached")
+
+    def change(self, chart: Chart) -> None:
+        """A live update of the first plot."""
+        drawn = figure(Asked("/", {}, is_live=True), "p0", chart)
+        self.page.evaluate(CHANGE, [drawn, assets.static_url("page.js")])
 
     def colour(self, selector: str, name: str) -> str:
         found = self.page.eval_on_selector(selector, f"(one) => getComputedStyle(one).{name}")
@@ -106,22 +112,40 @@ def test_keys_move_and_zoom_and_a_change_keeps_what_is_seen(gallery: Gallery) ->
     assert zoomed[1] - zoomed[0] < (before[1] - before[0]) * 0.7 and zoomed[0] > before[0]
     more = [*rounds, 41, 42]
     changed = LineChart(title="loss", curves=[Curve("a", more, [1 / r for r in more])], x=Axis("round"))
-    drawn = figure(Asked("/", {}, is_live=True), "p0", changed)
-    page.evaluate(
-        """async ([html, script]) => {
-            const next = new DOMParser().parseFromString(html, "text/html").body.firstElementChild;
-            const old = document.querySelector("#plot-p0");
-            next.prepend(old.querySelector(".drawn"));
-            old.replaceWith(next);
-            (await import(script)).draw(document);
-        }""",
-        [drawn, assets.static_url("plots.js")],
-    )
+    gallery.change(changed)
     page.wait_for_function("() => document.querySelector('.drawn').data[0].x.length === 42")
     assert page.evaluate(read) == pytest.approx(zoomed), "the zoom is kept"
     page.locator(".drawn").focus()
     page.keyboard.press("0")
     page.wait_for_function(f"() => {read}[1] > 41")
+
+
+def test_curves_are_hidden_by_keys_and_stay_hidden(gallery: Gallery) -> None:
+    def chart(count: int) -> LineChart:
+        rounds = list(range(1, count + 1))
+        return LineChart(title="loss", curves=[Curve("a <b>", rounds, rounds), Curve("c", rounds, rounds)])
+
+    gallery.show([chart(3)])
+    page = gallery.page
+    page.locator(".entries summary").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")
+    page.keyboard.press("Space")
+    shown = "document.querySelector('.drawn')._fullData.map((trace) => trace.visible)"
+    page.wait_for_function(f"() => {shown}[0] === 'legendonly'")
+    assert page.locator(".entries label").all_inner_texts() == [" a <b>", " c"]
+    gallery.change(chart(4))
+    page.wait_for_function("() => document.querySelector('.drawn').data[1].x.length === 4")
+    assert page.evaluate(shown) == ["legendonly", True]
+    page.locator(".drawn .legendtoggle").first.click()
+    page.wait_for_function(f"() => {shown}[0] === true")
+    assert page.locator(".entries input").first.is_checked()
+
+
+def test_a_tree_of_one_row_is_low(gallery: Gallery) -> None:
+    gallery.show([TreeChart(title="trail", nodes=[Node("0"), Node("1", "0")])])
+    box = gallery.page.locator(".drawn").bounding_box()
+    assert box["height"] < 180
 
 
 def test_a_browser_makes_a_png_of_what_is_seen(gallery: Gallery) -> None:
