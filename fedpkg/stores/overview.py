@@ -631,16 +631,21 @@ class Overview:
         }
 
     def group_members(self, session_id: str, *, rounds: int = 20) -> dict[str, list[str]]:
-        """By group: the clients of its requests in the last rounds, sorted."""
+        """By group: the clients whose last request, in the last rounds, was to it, sorted.
+
+        Clusters that are found during a run take their clients from the root.
+        """
         rows = self._database.rows(
             "select coalesce(client_group, ''), cohort from requests where session_id = :id"
-            " and round_number > (select max(round_number) from requests where session_id = :id) - :rounds",
+            " and round_number > (select max(round_number) from requests where session_id = :id) - :rounds"
+            " order by round_number, number",
             {"id": session_id, "rounds": rounds},
         )
-        found: dict[str, set[str]] = {}
-        for group, cohort in rows:
-            found.setdefault(str(group), set()).update(json.loads(cohort))
-        return {group: sorted(clients) for group, clients in found.items()}
+        group_of = {client: str(group) for group, cohort in rows for client in json.loads(cohort)}
+        found: dict[str, list[str]] = {}
+        for client, group in sorted(group_of.items()):
+            found.setdefault(group, []).append(client)
+        return found
 
     # Changes
 

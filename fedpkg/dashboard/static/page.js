@@ -26,8 +26,10 @@ export function replace(region, html) {
   for (const figure of next.querySelectorAll("figure[data-plot]")) {
     const old = drawn.get(figure.id);
     const plot = old && old.querySelector(":scope > .drawn");
-    if (plot) figure.prepend(...old.querySelectorAll(":scope > .drawn, :scope > .entries"));
-    else if (old && !figure.querySelector("picture")) figure.prepend(...old.querySelectorAll(":scope > picture"));
+    if (plot) {
+      figure.prepend(plot);
+      figure.querySelector("figcaption").prepend(...old.querySelectorAll(".entries"));
+    } else if (old && !figure.querySelector("picture")) figure.prepend(...old.querySelectorAll(":scope > picture"));
   }
   region.replaceChildren(...next.childNodes);
   for (const id of open) {

@@ -107,7 +107,7 @@ function listEntries(Plotly, plot) {
   const figure = plot.parentElement;
   const traces = told.layout.showlegend ? told.data.filter((trace) => trace.showlegend) : [];
   const names = JSON.stringify(traces.map((trace) => trace.name));
-  let list = figure.querySelector(":scope > .entries");
+  let list = figure.querySelector(".entries");
   if (list?.dataset.names !== names) {
     const isOpen = Boolean(list?.open);
     list?.remove();
@@ -123,7 +123,7 @@ function listEntries(Plotly, plot) {
       label.append(box, ` ${new DOMParser().parseFromString(trace.name, "text/html").body.textContent}`); // it is escaped
       list.append(label);
     });
-    plot.after(list);
+    figure.querySelector("figcaption").prepend(list);
   }
   list.querySelectorAll("input").forEach((box, number) => { box.checked = !hidden.has(entryOf(traces[number])); });
 }

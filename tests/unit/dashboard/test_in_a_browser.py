@@ -78,7 +78,10 @@ def test_every_page_is_silent_and_accessible(visit: Visit, server: Served) -> No
         check(visit, path)
 
 
-@pytest.mark.parametrize(("name", "tab"), [("finished", ""), ("failing", "/failures"), ("private", ""), ("killed", "")])
+@pytest.mark.parametrize(
+    ("name", "tab"),
+    [("finished", ""), ("failing", "/failures"), ("private", ""), ("killed", ""), ("clustered", "/topology")],
+)
 def test_every_state_of_a_session_is_accessible(visit: Visit, server: Served, name: str, tab: str) -> None:
     check(visit, f"/sessions/{session_ids(server.home)[name]}{tab}")
 
@@ -111,6 +114,18 @@ def test_no_text_of_a_client_becomes_markup_in_a_plot(visit: Visit, server: Serv
         assert visit.page.evaluate("window.hacked") is None, path
         markup = "main :not(picture) > img, main script:not([type]), main b, main u, main i"
         assert visit.page.locator(markup).count() == 0, path
+
+
+def test_clusters_that_were_found_are_drawn(visit: Visit, server: Served) -> None:
+    visit.go(f"/sessions/{session_ids(server.home)['clustered']}/topology")
+    visit.draw_plots()
+    plot = visit.page.locator("#plot-clusters")
+    clients = [f"client-{number}" for number in range(4)]
+    assert sorted(plot.locator(".ytick").all_text_contents()) == clients
+    assert plot.locator(".legendtext").count() == 2, "the clusters"
+    tree = " ".join(visit.page.locator("#plot-tree .drawn text").all_text_contents())
+    assert [tree.count(client) for client in clients] == [1] * 4, "below its cluster alone"
+    assert set(clients) <= set(visit.page.locator("#rows-clusters").text_content().split())
 
 
 def test_plots_are_drawn_under_the_strict_policy(visit: Visit, server: Served) -> None:

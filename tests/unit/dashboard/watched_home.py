@@ -36,6 +36,8 @@ def make_home(root: Path) -> Path:
     run_hostile(root, home)
     privacy = {"name": "dp_fedavg", "clip_norm": 1.0, "noise_multiplier": 1.0, "delta": 1e-5}
     run(home, name="private", clients={"count": 3}, rounds=2, strategy=privacy)
+    found = {"from": "updates", "cut": {"clusters": 2}, "first": 1, "own_models": True}
+    run(home, name="clustered", clients={"count": 4}, rounds=2, topology={"infer": found})
     swept = run_yaml(name="swept", clients={"count": 2}, rounds=1)
     fedpkg.sweep(swept, {"seed": [1, 2], "round.required": [1, 2]}, home=home, progress=False)
     kill_one(root, home)
