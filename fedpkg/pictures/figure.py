@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from html import escape
 from itertools import pairwise
 from typing import Any, TypeAlias
@@ -274,7 +274,11 @@ def _bars(chart: BarChart) -> tuple[list[Part], Part]:
             "type": "bar", "name": _text(name), "x": list(xs), "y": [_number(value) for value in values],
             "hovertext": texts, "hoverinfo": "text", "marker": marker, "showlegend": True,
         })  # fmt: skip
-    x = _axis(chart.x, xs) | {"showgrid": False} if whole else _named_axis(chart.x, chart.labels, MOST_TICKS)
+    x = (
+        _axis(replace(chart.x, kind="whole"), xs) | {"showgrid": False}
+        if whole
+        else _named_axis(chart.x, chart.labels, MOST_TICKS)
+    )
     columns = list(zip(*chart.series.values(), strict=True))
     sums = [sum(finite(column)) if chart.stacked else max(finite(column), default=0.0) for column in columns]
     layout = {"barmode": "stack" if chart.stacked else "group", "bargap": 0.2 if len(labels) < 60 else 0}

@@ -125,6 +125,7 @@ def test_nested_values_are_metrics_and_are_read_back_whole(at: Opened) -> None:
         ([1, 2], "1", 2),
         ({"a": 1}, "a.b", None),
         ("text", "0", None),
+        ({'a"\\': {"b\x1b": 3}}, 'a"\\.b\x1b', 3),
     ],
 )
 def test_value_is_found_by_the_name_of_its_metric(tree: Any, name: str, value: Any) -> None:

@@ -120,6 +120,8 @@ def test_five_hundred_rounds_of_many_curves_are_sent_in_a_megabyte() -> None:
 def test_bars_of_rounds_lie_at_their_numbers_and_other_labels_keep_their_order() -> None:
     rounds = to_plotly(BarChart(title="", labels=["3", "4", "5"], series={"a": [1, 2, 3]}))
     assert rounds["data"][0]["x"] == [3, 4, 5] and "ticktext" not in rounds["layout"]["xaxis"]
+    one = to_plotly(BarChart(title="", labels=["2"], series={"a": [1]}))
+    assert one["layout"]["xaxis"]["dtick"] == 1, "there is no round 1.5"
     names = to_plotly(BarChart(title="", labels=["2024-01-01", "2024-01-01", "1e3"], series={"a": [1, 2, 3]}))
     assert names["data"][0]["x"] == [0, 1, 2] and names["layout"]["xaxis"]["ticktext"][2] == "1e3", "names are no dates"
 
