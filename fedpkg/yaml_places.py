@@ -154,7 +154,9 @@ class _Reader:
     def value(self, node: yaml.Node, path: KeyPath, inside: tuple[yaml.Node, ...]) -> Json:
         self.num_values += 1
         if self.num_values > MAX_VALUES:
-            raise self.error(node, f"more than {MAX_VALUES} values, counting what aliases (*) repeat")
+            error = self.error(node, f"more than {MAX_VALUES} values, counting what aliases (*) repeat")
+            error.hint = "a long list of entities can be a CSV file (clients.entities), which is read much faster"
+            raise error
         if any(node is outer for outer in inside):
             raise self.error(node, f"'{'.'.join(path)}' contains itself through an alias (*)")
         if len(inside) >= MAX_NESTING:

@@ -224,7 +224,7 @@ def check(settings: Settings, run_yaml: str, changes: tuple[str, ...]) -> None:
         output.document(facts)
         return
     counts = [f"{number} {one}{'s' * (number != 1)}" for one in ("client", "combiner") if (number := facts[f"{one}s"])]
-    output.result(f"{run_yaml}: {' below '.join(counts)} and the root, on {levels} levels")
+    output.result(f"{run_yaml}: {' below '.join(counts)} and the root, on {levels} level{'s' * (levels != 1)}")
 
 
 def _check_package(config: RunConfig, tree: Combined) -> None:
@@ -276,7 +276,17 @@ def _known(tree: TreeStrategy | None, ref: str) -> TreeStrategy:
 
 
 def _of_file(config: RunConfig) -> TreeStrategy | None:
-    """The tree of a run.yaml. The dataset is read, and not divided into files, if the tree or the clients need it."""
+    """The tree of a run.yaml. Raises ConfigError: it cannot run."""
+    from fedpkg.topology.building import check_needs
+
+    tree = _placed(config)
+    if tree is not None:
+        check_needs(tree)
+    return tree
+
+
+def _placed(config: RunConfig) -> TreeStrategy | None:
+    """The dataset is read, and not divided into files, if the tree or the clients need it."""
     from fedpkg.data.clients import client_names, numbered_ids
     from fedpkg.topology.building import facts_of, needs_split, shares_of, tree_of
 

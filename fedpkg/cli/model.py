@@ -223,7 +223,9 @@ def _show_models(
             *([_rounds_words(model), _parents_words(model)] if has_clusters else []),
             model.digest[:12],
             output.when(model.created_at),
-            f"{len(model.contributors)} clients" if model.round_number else "seed model",
+            f"{len(model.contributors)} client{'s' * (len(model.contributors) != 1)}"
+            if model.round_number
+            else "seed model",
             output.number(math.fsum(part.get("num_examples") or 0.0 for part in model.contributors))
             if model.contributors
             else "-",

@@ -8,13 +8,13 @@ from typing import Any
 
 from fedpkg.clusters.finding import find_clusters
 from fedpkg.clusters.held import compared_with
-from fedpkg.clusters.method import Finding
+from fedpkg.clusters.method import OF_UPDATES, Finding
 from fedpkg.clusters.tree import Clustering
 from fedpkg.clusters.vectors import attributes, histograms
 from fedpkg.data.clients import numbered_ids
 from fedpkg.data.entities import read_entities
 from fedpkg.data.manifest import read_manifest
-from fedpkg.errors import DataError, SessionError, StoreError
+from fedpkg.errors import ConfigError, DataError, SessionError, StoreError
 from fedpkg.formats.model_file import read_model
 from fedpkg.replies.reading import Reading, tensors_of
 from fedpkg.stores.base import ModelRow, RequestRow, SessionRow
@@ -56,9 +56,11 @@ def infer(
         NotFound: It is none of them.
         SessionError: The session has no updates that can be compared.
         DataError: The split has no labels, or entities lack attributes.
-        ConfigError: See `find_clusters`.
+        ConfigError: The method compares updates only. Otherwise see `find_clusters`.
     """
     path = Path(source)
+    if finding.method == "bipartition" and path.exists():
+        raise ConfigError(f"method: {OF_UPDATES}", hint="agglomerative or kmeans, or a session whose updates were kept")
     if path.is_dir():
         return find_clusters(_labels(path, part, minimum), finding)
     if path.is_file():

@@ -24,6 +24,9 @@ _EXAMPLES = {
 }
 
 
+OF_UPDATES = "bipartition compares updates only: it divides clients whose mean update has become short by training"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Finding:
     """How clusters are found.

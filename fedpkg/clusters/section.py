@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from fedpkg.clusters.method import Finding
+from fedpkg.clusters.method import OF_UPDATES, Finding
 from fedpkg.config_shape import Places
 from fedpkg.config_topology import InferConfig
 from fedpkg.errors import ConfigError
@@ -63,6 +63,9 @@ def _contradictions(topology: Mapping[str, Any], infer: InferConfig) -> Iterator
     for key, source in _OF_A_SOURCE.items():
         if topology["infer"].get(key) and infer.source != source:
             yield f"infer.{key}", f"it goes with from: {source}", f"set topology.infer.from={source}, or remove it"
+    if infer.method == "bipartition" and infer.source != "updates":
+        hint = "set topology.infer.from=updates, or topology.infer.method=agglomerative or kmeans, each with its cut"
+        yield "infer.method", OF_UPDATES, hint
     if infer.shared and not infer.own_models:
         message = "without own models, all tensors are the same for all clusters"
         yield "infer.shared", message, "set topology.infer.own_models=true, or remove it"

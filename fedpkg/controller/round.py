@@ -111,6 +111,7 @@ class _Training:
         self.parent = _current_model(ctx, round_number - 1)
         self.around: AroundTraining | None = None
         self.has_stepped = True
+        self.reported: dict[str, CombinerRow] = {}  # of combiners that have passed a model upward, or have failed
         self.asking = self._asking(rounds, global_model(ctx, state))
 
     def _asking(self, rounds: Rounds, model: Weights | None) -> Asking:
@@ -256,7 +257,8 @@ class _Training:
         )
 
     def _reported(self, result: CombinerResult) -> None:
-        self.ctx.watch(CombinerReported(combiner=self._combiner_row(result)))
+        self.reported[result.path] = row = self._combiner_row(result)
+        self.ctx.watch(CombinerReported(combiner=row))
 
     def _combiner_row(self, one: CombinerResult) -> CombinerRow:
         is_below = one.path != ""
@@ -290,7 +292,8 @@ class _Training:
     def _record_failed(self, error: str) -> None:
         """The round ends without a model; resuming asks the failed clients again."""
         row = dataclasses.replace(self._totals(), status="failed", finished_at=self.ctx.clock(), error=error)
-        self.ctx.store.finish_round(row, requests=self.asking.failed_requests())
+        combiners = self.reported.values()
+        self.ctx.store.finish_round(row, requests=self.asking.failed_requests(), combiners=combiners)
 
     def _commit(self, result: StepResult, *, phases: dict[str, float]) -> RoundRow:
         ctx, asking, row = self.ctx, self.asking, self._totals()

@@ -174,8 +174,7 @@ def _yaml_rows(path: Path, text: str, of_vantage6: _OfVantage6) -> Iterator[tupl
     try:
         tree, lines = read_yaml(text, source=str(path))
     except ConfigError as error:
-        hint = error.hint or "a CSV file has room for more than 10,000 entities, and is read much faster"
-        raise DataError(error.message, hint=hint, path=str(path)) from error
+        raise DataError(error.message, hint=error.hint, path=str(path)) from error
     if isinstance(tree, dict) and "organizations" in tree:
         yield from of_vantage6.rows(tree)
         return

@@ -168,10 +168,14 @@ def _combined(config: RunConfig, clients: Sequence[ClientData], package: Unpacke
     point.
     """
     from fedpkg.session.clustering import combined
+    from fedpkg.strategies.tree import TreeStrategy
+    from fedpkg.topology.building import check_needs
 
     found = combined(config, [client.client_id for client in clients], [client.path for client in clients])
     if found is not None:
         check_combiners(found.root, package, found.traits.entry_points)
+        if isinstance(found, TreeStrategy):
+            check_needs(found)
     return found
 
 

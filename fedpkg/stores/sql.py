@@ -271,11 +271,12 @@ class StateStore:
         metrics: Mapping[str, Mapping[str, float]] | None = None,
         validations: Iterable[ValidationRow] = (),
         metric_rows: Iterable[MetricRow] = (),
+        combiners: Iterable[CombinerRow] = (),
     ) -> None:
         """Record the round after its validation, with the clients' states and metrics from it and their aggregates.
 
-        Also used after a round has failed, with the requests that failed. ``validations`` replace those on record,
-        because the weights are known only when all clients have answered.
+        Also used after a round has failed, with the requests that failed and what the combiners of its tree did.
+        ``validations`` replace those on record, because the weights are known only when all clients have answered.
         """
         # Durable if clients' states are named, because their previous states are removed next.
         with self._database.transaction(durable=bool(clients)) as transaction:
@@ -285,6 +286,7 @@ class StateStore:
             self._set_clients(transaction, row.session_id, clients or {})
             note_measured(transaction, row.session_id, metrics or {})
             add_rows(transaction, metric_rows)
+            transaction.run_many(COMBINERS.upsert, [COMBINERS.encode(combiner) for combiner in combiners])
 
     def _set_clients(self, transaction: Transaction, session_id: str, clients: Mapping[str, ClientUpdate]) -> None:
         changed = transaction.run_many(

@@ -53,6 +53,21 @@ def tree_of(
     return None if root is None else TreeStrategy(_made(root, config))
 
 
+def check_needs(tree: TreeStrategy) -> None:
+    """Raises ConfigError: a combiner has too few children for its strategy, so that all of its rounds would fail."""
+    for one in tree.root.everyone():
+        number, needs = len(one.clients) + len(one.children), traits_of(one.strategy).needs
+        if number < needs:
+            where = f"topology, combiner {one.path}" if one.path else "topology, the root"
+            raise ConfigError(
+                f"{where}: {one.said} needs {needs} updates in each round, and it has {number} "
+                f"{'child' if number == 1 else 'children'}",
+                hint="give it another strategy, such as strategy: fedavg, or lower the number of attackers that its "
+                "strategy allows for",
+                key="topology",
+            )
+
+
 def facts_of(config: RunConfig) -> list[str]:
     """The columns of the dataset by which the tree places clients; they are no attributes of entities."""
     entities = entities_of(config.clients) if _by(config) else None
@@ -156,6 +171,12 @@ def _placed(config: RunConfig, client_ids: Sequence[str], manifest: Callable[[],
         _fan_out(root, section["fanout"], client_ids, defaults)  # type: ignore[arg-type]
     elif section.get("from"):
         entities = _entities(config, client_ids)
+        if not any(entities.parents_of(name) for name in client_ids):
+            raise ConfigError(
+                "topology.from: no entity has a parent, so there is no tree",
+                hint="give clients a `parent`, the id of another entity; or topology=null for a run without a tree",
+                key="topology.from",
+            )
         _by_steps(root, {name: entities.parents_of(name) for name in client_ids}, defaults)
     elif section.get("by"):
         _by_steps(root, _values(config, client_ids, manifest), defaults)
@@ -396,7 +417,7 @@ def _check(node: _Node) -> None:
         raise ConfigError(f"{where}: a client and a combiner below it are called {both!r}", key="topology")
     if (required := node.given.get("required", 1)) > number:
         raise ConfigError(
-            f"{where}: {required} replies are required, and it has {number} children",
+            f"{where}: {required} replies are required, and it has {number} {'child' if number == 1 else 'children'}",
             hint="lower `required`" if node.path else "lower round.required: it counts the root's children",
             key="topology" if node.path else "round.required",
         )

@@ -40,11 +40,19 @@ def resolve_topology(section: Mapping[str, Json], places: Places) -> dict[str, J
             "from: entities, or infer: {cut: {clusters: 4}}",
             key="topology",
         )
-    if section.get("clients") and given not in (["children"], []):
+    for key in ("clients", "others"):
+        if section.get(key) and given not in (["children"], []):
+            raise ConfigError(
+                f"{places.where((*root, key))}: 'topology.{key}' goes with 'children' only; '{given[0]}' places all "
+                "clients",
+                key=f"topology.{key}",
+            )
+    if section.get("defaults") and given in (["children"], []):
         raise ConfigError(
-            f"{places.where((*root, 'clients'))}: 'topology.clients' goes with 'children' only; '{given[0]}' places "
-            "all clients",
-            key="topology.clients",
+            f"{places.where((*root, 'defaults'))}: 'topology.defaults' goes with 'fanout', 'by', 'from' and 'infer'",
+            hint="combiners in 'children' have keys of their own; those below a combiner have its strategy, limits, "
+            "parameters and arguments",
+            key="topology.defaults",
         )
     if section.get("then") and given != ["by"]:
         raise ConfigError(

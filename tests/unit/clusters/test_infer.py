@@ -14,7 +14,7 @@ from fedpkg.clusters.method import Finding
 from fedpkg.clusters.points import points_of
 from fedpkg.clusters.vectors import attributes, histograms
 from fedpkg.data.manifest import Entry, Manifest
-from fedpkg.errors import DataError, NotFound, SessionError, StoreError
+from fedpkg.errors import ConfigError, DataError, NotFound, SessionError, StoreError
 
 TWO = Finding(cut={"clusters": 2})
 QUADRATIC = Path(__file__).resolve().parents[2] / "packages" / "quadratic"
@@ -73,6 +73,8 @@ def test_clusters_of_entities(tmp_path: Path) -> None:
     path = tmp_path / "entities.yaml"
     path.write_text("- {id: n, region: cold}\n- {id: s, region: hot}\n- {id: x, parent: n}\n- {id: y, parent: s}\n")
     assert infer(path, TWO).leaves() == {"a": ("x",), "b": ("y",)}
+    with pytest.raises(ConfigError, match="bipartition compares updates only"):
+        infer(path, Finding(method="bipartition", cut={"eps1": 0.4, "eps2": 1.6}))
 
 
 def test_what_is_no_source_is_an_error(tmp_path: Path, federation: Federation) -> None:

@@ -127,6 +127,10 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"cut": {"clusters": 0}}, r"topology\.infer\.cut\.clusters: 0 is not possible"),
     ({"cut": {"size": [4, 2]}}, r"topology\.infer\.cut\.size: \[4, 2\] is not possible"),
     ({"cut": {"clusters": 2}, "method": "bipartition"}, r"topology\.infer\.cut: bipartition cannot use"),
+    (
+        {"from": "label_histogram", "method": "bipartition", "cut": {"eps1": 0.4, "eps2": 1.6}},
+        r"infer\.method: bipartition compares updates only",
+    ),
     ({"cut": {"clusters": 9}}, r"topology\.infer\.cut: 9 clusters of 5 clients"),
     ({"cut": {"size": [4, 4]}}, "5 clients cannot be divided into clusters of 4 to 4 clients"),
     ({"cut": {"clusters": 2}, "shared": ["bias"]}, r"infer\.shared: without own models, all tensors are the same"),

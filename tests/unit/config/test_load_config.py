@@ -501,6 +501,9 @@ def test_aliases_cannot_make_much_of_little(folder: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]
     assert "more than 100000 values, counting what aliases (*) repeat" in refusal(folder, "\n".join(lines))
+    with pytest.raises(ConfigError) as caught:
+        load(folder, "\n".join(lines))
+    assert "can be a CSV file" in (caught.value.hint or "")
     merged = ["a0: &a0 {x: 1}"] + [f"a{n}: &a{n} {{<<: [{', '.join([f'*a{n - 1}'] * 10)}]}}" for n in range(1, 12)]
     assert "more than 100000 values" in refusal(folder, "\n".join(merged))
 

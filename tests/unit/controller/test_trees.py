@@ -133,6 +133,11 @@ def test_without_enough_children_of_the_root_the_round_fails_and_is_repeated(fed
         federation.run(config)
     (session,) = federation.store.list_sessions()
     assert federation.store.list_rounds(session.session_id)[0].status == "failed"
+    rows = rows_of(federation, session)
+    assert {path: (row.status, row.reason) for path, row in rows.items()} == {
+        "a": ("failed", "0 usable updates of 1, 1 are required"),
+        "b": ("ok", None),
+    }
 
 
 @pytest.mark.parametrize(
@@ -154,6 +159,9 @@ def test_without_enough_children_of_the_root_the_round_fails_and_is_repeated(fed
         ({}, "neither 'children'"),
         ({"by": "region"}, "'region' is no attribute of entities, and the run has no dataset with such a column"),
         ({"children": [{"name": "a", "clients": ["client-?"], "strategy": "fedbuff"}]}, "fedbuff cannot be in a tree: its requests stay outstanding"),
+        ({"children": [{"name": "a", "clients": ["client-[0-1]"], "strategy": "krum"}], "others": "root"}, "combiner a: krum needs 5 updates in each round, and it has 2 children"),
+        ({"children": [{"name": "a", "clients": ["client-?"]}], "defaults": {"rounds": 2}}, "'topology.defaults' goes with 'fanout', 'by', 'from' and 'infer'"),
+        ({"fanout": [2], "others": "root"}, "'topology.others' goes with 'children' only; 'fanout' places all clients"),
     ],
 )  # fmt: skip
 def test_a_bad_tree_is_refused_before_anything_runs(federation: Federation, tree: dict[str, Any], message: str) -> None:
@@ -348,6 +356,7 @@ def test_a_round_that_the_root_has_failed_is_resumed_to_the_bits_of_one_without_
     at_once.fails = frozenset()
     federation.resume(session.session_id)
     assert federation.digests(session.session_id) == expected
+    assert all(row.status == "ok" for row in rows_of(federation, session, 2).values())
     tasks = federation.store.list_tasks(session.session_id)
     of_round = [task for task in tasks if (task.round_number, task.client_id) == (2, "client-4")]
     assert [task.status for task in of_round] == ["failed", "failed", "ok"]

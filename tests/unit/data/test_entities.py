@@ -261,6 +261,12 @@ def test_a_wrong_list_of_entities_is_refused_with_its_place(folder: Path, text: 
         clients_of(write(folder, text))
 
 
+def test_a_key_that_is_there_twice_is_no_reason_for_a_csv_file(folder: Path) -> None:
+    with pytest.raises(DataError, match="line 1: duplicate key 'id'") as caught:
+        clients_of(write(folder, "- {id: a, id: b}\n"))
+    assert caught.value.hint is None
+
+
 def test_a_wrong_csv_list_too_few_clients_and_two_kinds_of_data_are_refused(folder: Path) -> None:
     with pytest.raises(DataError, match=r"e\.csv, line 3: 1 values for 2 columns"):
         clients_of(write(folder, "id,parent\na,\nb\n", "e.csv"))

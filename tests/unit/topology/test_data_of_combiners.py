@@ -166,6 +166,12 @@ def test_a_tree_by_what_clients_have_not_is_refused(here: Path, by: str, clients
         places(config({"by": by}, **clients))
 
 
+def test_a_tree_of_entities_without_parents_is_refused(here: Path) -> None:
+    (here / "flat.yaml").write_text("[{id: a}, {id: b}]")
+    with pytest.raises(FedpkgError, match="no entity has a parent, so there is no tree"):
+        places(config({"from": "entities"}, entities="flat.yaml"))
+
+
 def test_attributes_of_entities_and_columns_go_together(here: Path) -> None:
     data = {"dataset": "common.npz", "partition": {"name": "natural_id", "by": "country"}}
     found = places(config({"by": "site", "then": ["country"]}, entities="entities.yaml", data=data))
