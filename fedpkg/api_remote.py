@@ -16,7 +16,7 @@ from urllib.parse import quote, urlencode, urlsplit
 
 from fedpkg.api_answers import Answer, done, failed
 from fedpkg.api_reading import ReadingClient
-from fedpkg.errors import ServerOnly, StoreError
+from fedpkg.errors import ServerOnly, StoreError, nearest
 
 _API = "/api/v1"
 
@@ -61,6 +61,7 @@ class RemoteClient:
         return done("Model downloaded successfully.")
 
     def _open(self, path: str, query: Mapping[str, Any]) -> http.client.HTTPResponse:
+        path = "/" + quote(path.lstrip("/"), safe="/%?&=+,:@!$'()*;~")
         words = urlencode({name: value for name, value in query.items() if value is not None}, doseq=True)
         request = urllib.request.Request(f"{self.address}{_API}{path}{'?' * bool(words)}{words}")
         if self._token:
@@ -78,12 +79,14 @@ class RemoteClient:
             ) from error
 
     def __getattr__(self, name: str) -> NoReturn:
-        if not name.startswith("_"):
+        from fedpkg.api_client import APIClient
+
+        if not name.startswith("_") and hasattr(APIClient, name):
             raise ServerOnly(
                 f"{name} is not answered by {self.address}: its API only reads",
                 hint="fedpkg.APIClient(home=…) has all methods; docs/reference/fedn-api.md lists them",
             )
-        raise AttributeError(name)
+        raise AttributeError(f"APIClient has no method {name}{nearest(name, dir(type(self)))}")
 
 
 def _refused(error: urllib.error.HTTPError) -> Answer:

@@ -48,7 +48,9 @@ def stop_session(at: Opened, ref: Ref) -> Done:
     with open_store(at.home) as store:
         store.request_stop(session.session_id)
     message = "The session was asked to stop; it stops within a second, or after the aggregation that it is in."
-    return Done(session_id=session.session_id, message=message, command=f"fedpkg session stop {session.session_id}")
+    return Done(
+        session_id=session.session_id, message=message, command=at.command(f"session stop {session.session_id}")
+    )
 
 
 def resume_command(at: Opened, ref: str) -> list[str]:
@@ -131,4 +133,4 @@ def resume_session(at: Opened, ref: Ref) -> Done:
     """
     session_id = start_resuming(at, ref).session_id
     message = f"A process goes on with the session; it writes to {LOG} in the folder of the session."
-    return Done(session_id=session_id, message=message, command=f"fedpkg session resume {session_id}")
+    return Done(session_id=session_id, message=message, command=at.command(f"session resume {session_id}"))

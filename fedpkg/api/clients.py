@@ -140,10 +140,16 @@ def get_client(at: Opened, ref: Ref, client_id: Text, *, recent: Recent = RECENT
 
 @question
 def client_history(at: Opened, client_id: Text, *, limit: Limit = 100) -> list[Past]:
-    """A client's part in the sessions of the home, newest first. Raises NotFound: no session has such a client."""
+    """A client's part in the sessions of the home, newest first; sessions whose row is damaged are left out.
+
+    Raises:
+        NotFound: no session has such a client.
+    """
     running, found = at.running(), []
+    sessions = {one.session_id: one for one in at.overview.sessions().rows}
     for session_id in at.overview.sessions_of_client(client_id)[:limit]:
-        session = at.store.get_session(session_id)
+        if (session := sessions.get(session_id)) is None:
+            continue
         for one in at.overview.clients(session_id, client_id=client_id).rows:
             found.append(
                 Past(

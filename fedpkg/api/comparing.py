@@ -38,7 +38,7 @@ class Outcome(Struct, frozen=True, kw_only=True):
     final_round: list[int | None]
     best: list[float | None]
     best_round: list[int | None]
-    winner: int | None  # the place of the session with the best value
+    winner: int | None  # the place of the session with the best value; None: there is none, or several have it
 
 
 class Comparison(Struct, frozen=True, kw_only=True):
@@ -107,6 +107,9 @@ def _outcome(curves: list[Curves], name: MetricName) -> Outcome:
     best = [one[2] for one in reached]
     measured = [place for place, value in enumerate(best) if value is not None]
     pick = min if name.lower_is_better else max
+    winner = pick(measured, key=lambda place: best[place] or 0.0) if measured else None
+    if winner is not None and [best[place] for place in measured].count(best[winner]) > 1:
+        winner = None
     return Outcome(
         phase=name.phase,
         metric=name.metric,
@@ -115,7 +118,7 @@ def _outcome(curves: list[Curves], name: MetricName) -> Outcome:
         final_round=[one[1] for one in reached],
         best=best,
         best_round=[one[3] for one in reached],
-        winner=pick(measured, key=lambda place: best[place] or 0.0) if measured else None,
+        winner=winner,
     )
 
 

@@ -76,10 +76,18 @@ class ModelGraph(Struct, frozen=True, kw_only=True):
 @question
 def list_models(at: Opened, ref: Text = "", *, skip: Skip = 0, limit: Limit = 100) -> Page[Model]:
     """The models of a session, or of all sessions, newest first."""
-    session_id = at.session(ref).session_id if ref else None
-    read = at.overview.models(session_id, newest_first=True, skip=skip, limit=limit)
-    total = at.overview.count_models(session_id)
-    return Page(total=total, skip=skip, items=models_of(at, read.rows), notes=at.notes(read))
+    counts = at.overview.model_counts(at.session(ref).session_id if ref else None)
+    rows: list[ModelFacts] = []
+    notes: list[str] = []
+    before, wanted = skip, limit  # models of the sessions that follow
+    for session_id, count in counts.items():
+        if wanted and before < count:
+            read = at.overview.models(session_id, newest_first=True, skip=before, limit=wanted)
+            rows += read.rows
+            notes += at.notes(read)
+            wanted -= min(wanted, count - before)
+        before = max(0, before - count)
+    return Page(total=sum(counts.values()), skip=skip, items=models_of(at, rows), notes=tuple(notes))
 
 
 @question

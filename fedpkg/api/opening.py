@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
-from fedpkg.session.record import find_session, open_home, running_sessions
+from fedpkg.session.record import DEFAULT_HOME, find_session, open_home, running_sessions
 from fedpkg.stores.opening import open_store
 
 if TYPE_CHECKING:
@@ -72,6 +73,11 @@ class Opened:
         if isinstance(value, (list, tuple)):
             return [self.without_paths(inner) for inner in value]
         return self.shown_path(value) if isinstance(value, str) and _PATH.match(value) else value
+
+    def command(self, words: str) -> str:
+        """A command about this home, for the folder above it."""
+        name = self.home.root.name
+        return f"fedpkg {words}" + ("" if name == DEFAULT_HOME else f" --home {shlex.quote(name)}")
 
     def notes(self, read: Read) -> tuple[str, ...]:
         """The problems of damaged rows, for an answer."""

@@ -92,7 +92,8 @@ def get_round(at: Opened, ref: Ref, round_number: RoundNumber) -> RoundDetail:
     session_id = at.session(ref).session_id
     read = at.overview.rounds(session_id, after=round_number - 1, before=round_number + 1, with_counts=True)
     if not read.rows:
-        raise NotFound(f"session {session_id} has no round {round_number}", hint="the list of rounds has all numbers")
+        told = "; ".join(at.notes(read)) or f"session {session_id} has no round {round_number}"
+        raise NotFound(told, hint="the list of rounds has all numbers")
     sums = at.overview.request_sums(session_id).get(round_number, RequestSums())
     tasks: dict[str, dict[str, int]] = {}
     for (entry_point, status), count in at.overview.task_counts(session_id, round_number).items():

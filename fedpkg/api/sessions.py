@@ -198,7 +198,7 @@ def get_session(at: Opened, ref: Ref) -> SessionDetail:
         now=now,
         seconds_left=_seconds_left(summary, rounds) if is_running else None,
         why_ended=why_ended(summary),
-        resume=f"fedpkg session resume {session_id}"
+        resume=at.command(f"session resume {session_id}")
         if can_resume(summary.status, summary.error, summary.rounds_done, summary.num_rounds)
         else None,
         stop_requested=bool(row.stop_requested),
@@ -219,7 +219,7 @@ def get_session(at: Opened, ref: Ref) -> SessionDetail:
         bytes_up=sum(one.bytes_up for one in requests.values()),
         calls=sum(one.calls for one in requests.values()),
         virtual_s=virtual[-1] if virtual else None,
-        privacy=privacy_of(done[-1].strategy_metrics) if done else {},
+        privacy=_privacy(config, done[-1].strategy_metrics) if done else {},
         notes=at.notes(read),
     )
 
@@ -233,6 +233,13 @@ def privacy_of(told: Mapping[str, Any]) -> dict[str, float]:
         and isinstance(value, (int, float))
         and not isinstance(value, bool)
     }
+
+
+def _privacy(config: Mapping[str, Any], told: Mapping[str, Any]) -> dict[str, float]:
+    """`privacy_of`, with the ``delta`` of the configuration: an epsilon says nothing without it."""
+    found = privacy_of(told)
+    delta = _section(config, "strategy").get("delta")
+    return {**found, "delta": delta} if "epsilon" in found and isinstance(delta, float) else found
 
 
 def why_ended(summary: SessionSummary) -> str | None:
@@ -278,7 +285,7 @@ def _now(at: Opened, session_id: str, rounds: Sequence[RoundFacts], requests: Ma
 
 
 def _seconds_left(summary: SessionSummary, rounds: Sequence[RoundFacts]) -> float | None:
-    """The median of the last rounds times the rounds that are left, less the time that the current one has run."""
+    """The median of the last rounds for each round that is left; of the current one, what it has not used yet."""
     spent = [one.wall_s for one in rounds if one.status == "finished" and one.wall_s is not None][-_RECENT:]
     left = summary.num_rounds - summary.rounds_done
     if not spent or not summary.num_rounds or left < 0:
@@ -286,7 +293,8 @@ def _seconds_left(summary: SessionSummary, rounds: Sequence[RoundFacts]) -> floa
     running = [one for one in rounds[-1:] if one.status in ("training", "aggregated")]
     since = time.time() - running[0].started_at if running else 0.0
     left += sum(one.status == "aggregated" for one in running)
-    return max(0.0, statistics.median(spent) * left - since)
+    typical = statistics.median(spent)
+    return typical * left - min(since, typical if left else 0.0)
 
 
 class _Summaries:

@@ -12,7 +12,7 @@ from fedpkg.api.metrics import Curves
 from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.api.sessions import lower_is_better
 from fedpkg.errors import NotFound
-from fedpkg.experiments.record import find_sweep, status_of_sweep, with_sessions
+from fedpkg.experiments.record import find_sweep, status_of_sweep
 from fedpkg.reporting.stored_config import without_secrets
 from fedpkg.session.record import status_of
 from fedpkg.stores.metric_rows import is_lower_better
@@ -62,6 +62,7 @@ class SweepDetail(Struct, frozen=True, kw_only=True):
     lower_is_better: bool
     metrics: list[str]
     points: list[Point]
+    notes: tuple[str, ...] = ()
 
 
 class HeatMap(Struct, frozen=True, kw_only=True):
@@ -113,7 +114,9 @@ def get_sweep(at: Opened, name: Text, *, metric: Text = "", phase: Text = "") ->
     """
     row = find_sweep(at.store, None if name == "latest" else name)
     running = at.running()
-    pairs = with_sessions(at.store, row.name)
+    read = at.overview.sessions()
+    sessions = {one.session_id: one for one in read.rows}
+    pairs = [(point, sessions.get(point.session_id or "")) for point in at.store.sweeps.points(row.name)]
     curves = {one.session_id: Curves(at, one.session_id) for _, one in pairs if one is not None}
     known: dict[tuple[str, str], None] = {}
     for one in curves.values():
@@ -154,6 +157,7 @@ def get_sweep(at: Opened, name: Text, *, metric: Text = "", phase: Text = "") ->
         lower_is_better=is_lower,
         metrics=list(dict.fromkeys(metric for _, metric in known)),
         points=points,
+        notes=at.notes(read),
     )
 
 

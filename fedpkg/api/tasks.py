@@ -18,16 +18,20 @@ from fedpkg.compute_package.arguments import format_arguments
 from fedpkg.errors import ConfigError, NotFound, PackageError
 from fedpkg.stores.base import TaskRow
 from fedpkg.stores.uploads import Uploads
-from fedpkg.waist.place import STARTUP, TASK_JSON, is_of_startup, log_of, session_folder
+from fedpkg.waist.place import STARTUP, TASK_JSON, is_of_startup, last_told, log_of, session_folder
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow
 
+_LONGEST_LINE = 400
 LogBytes: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2_000_000)]
 
 
 class Task(Struct, frozen=True, kw_only=True):
-    """One attempt at one call of an entry point that has ended. ``failure`` is the kind of a failure."""
+    """One attempt at one call of an entry point that has ended.
+
+    ``failure`` is the kind of a failure, and ``last_line`` is then the last line of the log, if ``message`` lacks it.
+    """
 
     task_id: str
     round_number: int
@@ -39,6 +43,7 @@ class Task(Struct, frozen=True, kw_only=True):
     seconds: float
     failure: str | None
     message: str | None
+    last_line: str | None
     exit_code: int | None
     signal: int | None
     request_id: str | None
@@ -216,6 +221,7 @@ def _started(at: Opened, session_id: str, round_number: int, client_id: str, ent
 
 
 def task_of(row: TaskRow) -> Task:
+    last_line = last_told(row.log_tail)[:_LONGEST_LINE] if row.failure else ""
     return Task(
         task_id=row.task_id,
         round_number=row.round_number,
@@ -227,6 +233,7 @@ def task_of(row: TaskRow) -> Task:
         seconds=row.wall_s,
         failure=row.failure,
         message=row.message,
+        last_line=last_line if last_line and last_line not in (row.message or "") else None,
         exit_code=row.exit_code,
         signal=row.signal,
         request_id=row.request_id,

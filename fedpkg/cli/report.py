@@ -16,7 +16,7 @@ from fedpkg.errors import ModelFileError
 from fedpkg.shown import shown
 from fedpkg.stores.base import HELD_OUT
 from fedpkg.stores.models import ModelStore
-from fedpkg.waist.place import STARTUP, TASK_JSON, is_of_startup, told_in
+from fedpkg.waist.place import STARTUP, TASK_JSON, is_of_startup, last_told, told_in
 
 if TYPE_CHECKING:
     from fedpkg.cli.options import Settings
@@ -264,7 +264,6 @@ def repeat_command(
     return shlex.join([*words, *(["--", *flags] if flags else [])])
 
 
-_HINT = "  hint  "  # below the message of an error of fedpkg.client
 _LONGEST_LINE = 400  # a message with two digests is shown whole
 
 
@@ -282,12 +281,11 @@ def failure_lines(
     """What failed, where its log is, and how to repeat it by hand."""
     lines = [f"  {who}: {shown(message)}"]
     if folder is not None and folder.is_dir():
-        told = (line for line in reversed((log_tail or "").splitlines()) if not line.startswith(_HINT))
-        last = next(filter(str.strip, told), "")
+        last = last_told(log_tail)
         log = told_in(folder, message)
         lines.append(f"    {log.name.split('.')[-2]}   {output.near(log)}")
-        if last and last.strip().removeprefix("fedpkg: ") not in message:
-            lines.append(f"             … {shown(last.strip()[:_LONGEST_LINE])}")
+        if last and last not in message:
+            lines.append(f"             … {shown(last[:_LONGEST_LINE])}")
         if is_of_startup(message):
             entry_point, arguments = STARTUP, {}
         if not _keeps_policy(folder):

@@ -28,18 +28,34 @@ class Reader:
         self._thread = ThreadPoolExecutor(1, "reader")
         self._context: AbstractContextManager[Opened] | None = None
         self._at: Opened | None = None
-        self._start = secrets.token_hex(4)  # stamps of two servers differ
+        self._file: tuple[int, int] | None = None  # the database that is open
+        self._start = ""  # stamps of two servers, and of two databases, differ
 
     async def call(self, work: Callable[[Opened], Result]) -> Result:
         """What ``work`` returns. Raises NotFound and StoreError while the home cannot be read."""
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: work(self._opened()))
 
     def _opened(self) -> Opened:
+        file = self._database_file()
+        if self._at is not None and file != self._file:  # the home was removed, or made anew
+            self._leave()
         if self._at is None:  # the first time, and as long as the home has no store
             context = opened(self._home)
             self._at = context.__enter__()
-            self._context = context
+            self._context, self._file, self._start = context, file, secrets.token_hex(4)
         return self._at
+
+    def _database_file(self) -> tuple[int, int] | None:
+        try:
+            found = Home(self._home).state_db.stat()
+        except OSError:
+            return None
+        return found.st_dev, found.st_ino
+
+    def _leave(self) -> None:
+        if (context := self._context) is not None:
+            self._at = self._context = None
+            context.__exit__(None, None, None)
 
     def has_store(self) -> bool:
         """Whether a session has ever run in the home."""
@@ -54,6 +70,5 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._thread, lambda: next(pieces, None))
 
     def close(self) -> None:
-        if self._context is not None:
-            self._thread.submit(self._context.__exit__, None, None, None)
+        self._thread.submit(self._leave)
         self._thread.shutdown()

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import hdrs, web
 
 from fedpkg.api.actions import start_resuming, stop_session
+from fedpkg.api.encoding import encode
 from fedpkg.api.http import add_api, any_name
+from fedpkg.api.openapi import Error, ErrorDetail
 from fedpkg.api.opening import without_home
 from fedpkg.api.routes import PREFIX
 from fedpkg.dashboard import assets
@@ -136,8 +138,8 @@ class Dashboard:
     def _refusal(self, request: web.Request, refused: Refused) -> web.StreamResponse:
         """What is answered to a request that is refused, or fails: a page, or JSON for programs."""
         if request.path.startswith(f"{PREFIX}/"):
-            told = {"error": {"message": f"{refused.title}. {refused.words}".strip(), "status": refused.status}}
-            return web.json_response(told, status=refused.status)
+            told = encode(Error(ErrorDetail(refused.status, refused.title, refused.words or None)))
+            return web.Response(body=told, status=refused.status, content_type="application/json")
         frame = self._frame(request.get(ROLE, ""))
         return _html(draw_refusal(refused.status, refused.title, refused.words, **frame), refused.status)
 

@@ -583,10 +583,16 @@ class Overview:
             where="model",
         )
 
-    def count_models(self, session_id: str | None = None) -> int:
-        """The number of models, also of clusters, of a session or of all."""
-        where, parameters = where_of({"session_id": session_id})
-        return int(self._database.rows(f"select count(*) from models{where}", parameters)[0][0])
+    def model_counts(self, session_id: str | None = None) -> dict[str, int]:
+        """By session, the newest first: the number of its models, also of clusters. Of one session or of all."""
+        where, parameters = where_of({"models.session_id": session_id})
+        rows = self._database.rows(
+            f"select counts.session_id, number from (select session_id, count(*) as number from models{where}"
+            " group by session_id) as counts left join sessions on sessions.session_id = counts.session_id"
+            " order by created_at desc, counts.session_id desc",
+            parameters,
+        )
+        return {str(row[0]): int(row[1]) for row in rows}
 
     # Trees of combiners
 

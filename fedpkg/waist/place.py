@@ -167,6 +167,12 @@ def is_of_startup(message: str) -> bool:
     return message.startswith(f"'{STARTUP}' ")
 
 
+def last_told(log_tail: str | None) -> str:
+    """The last line of a log that has words; hints below the message of an error of fedpkg.client do not count."""
+    lines = (line for line in reversed((log_tail or "").splitlines()) if not line.startswith("  hint  "))
+    return next(filter(str.strip, lines), "").strip().removeprefix("fedpkg: ")
+
+
 def told_in(folder: Path, message: str) -> Path:
     """The log of a failed task whose end is reported: stderr's, or stdout's if stderr's is empty."""
     is_before = (

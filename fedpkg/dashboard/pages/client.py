@@ -6,11 +6,11 @@ from typing import Any
 
 from fedpkg.api.clients import client_history, get_client
 from fedpkg.api.metrics import Curves
-from fedpkg.api.tasks import list_failures, list_tasks
+from fedpkg.api.tasks import list_tasks
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.curves import client_charts, history_chart, tasks_chart
 from fedpkg.dashboard.page import Page, Part
-from fedpkg.dashboard.pages.failures import COLUMNS, task_row
+from fedpkg.dashboard.pages.failures import failures_table, task_row
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, Row, row_of, table_of
 
@@ -31,16 +31,14 @@ def page(asked: Asked) -> Page:
         Column("seconds", "time", "seconds"),
         Column("started_at", "started", "time"),
     ]
-    failures = [task_row(one) for one in list_failures(asked.at, session_id, client_id=client_id).items]
+    failures, _ = failures_table(asked, session_id, client_id=client_id, per_page=RECENT_FAILURES)
     plots = dict(client_charts(asked, Curves(asked.at, session_id), client_id))
     if known:
         plots["times"] = tasks_chart(known)
     parts: dict[str, Part] = {
         **plots,
         "tasks": table_of(asked, "tasks", columns, tasks, caption="Its tasks", sort="-started_at", per_page=20),
-        "failures": table_of(
-            asked, "failures", COLUMNS, failures[:RECENT_FAILURES], caption="Its last failures", empty="No task failed."
-        ),
+        "failures": failures,
         "metrics": _metrics(asked, client.train_metrics, client.validation_metrics),
     }
     trail = trail_of(detail, ("Clients", address("sessions", session_id, "clients")))

@@ -8,6 +8,7 @@ from fedpkg.api.metrics import Curves
 from fedpkg.api.rounds import Round, get_round, list_rounds
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.page import Page
+from fedpkg.dashboard.pages.failures import failures_table
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import PER_PAGE, Column, Row, Table, row_of, table_of
 from fedpkg.errors import NotFound
@@ -91,7 +92,8 @@ def one_round(asked: Asked) -> Page:
     phases = [{"phase": name, "seconds": seconds} for name, seconds in found.round.phases.items()]
     where = [Column("phase", "phase"), Column("seconds", "time", "seconds")]
     times = table_of(asked, "phases", where, phases, caption="Where the time went", sort="-seconds")
-    values = values_of(detail, "Rounds", round=found.round, tasks=found.tasks)
+    failures, notes = failures_table(asked, session_id, round_number=found.round.round_number, per_page=20)
+    values = values_of(detail, "Rounds", round=found.round)
     trail = trail_of(detail, ("Rounds", address("sessions", session_id, "rounds")))
     title = f"What happened in round {found.round.round_number}?"
-    return Page(title, values, {"requests": table, "phases": times}, (), trail)
+    return Page(title, values, {"requests": table, "failures": failures, "phases": times}, notes, trail)

@@ -9,10 +9,12 @@ from fedpkg.api.metrics import Curves
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.curves import View, chart_of, cost_charts
 from fedpkg.dashboard.page import Page, Part
+from fedpkg.dashboard.pages.failures import failures_table
 from fedpkg.dashboard.pages.of_session import session_of, values_of
 from fedpkg.dashboard.pages.rounds import all_rounds, rounds_table
 
 MOST_PLOTS = 6
+NEWEST_FAILURES = 3
 
 
 def page(asked: Asked) -> Page:
@@ -31,4 +33,6 @@ def page(asked: Asked) -> Page:
     title = f"How is {session_id} doing?" if detail.now else f"How did {session_id} end?"
     more = {"plots": links, "costs": list(costs), "num_metrics": len(metrics), "view": view}
     parts: dict[str, Part | Callable[[], Part]] = {**plots, **costs, "rounds": table}
+    if detail.num_failed_tasks:
+        parts["failures"] = failures_table(asked, session_id, per_page=NEWEST_FAILURES)[0]
     return Page(title, values_of(detail, "Overview", **more), parts, detail.notes, (("Sessions", "/"),))

@@ -72,4 +72,4 @@ def one_sweep(asked: Asked) -> Page:
         value: Literal["final", "best"] = "final" if asked.get("value") == "final" else "best"
         parts["heat"] = sweep_chart(heat_of(found, x, y, value=value), value)
         values |= {"x_key": x, "y_key": y, "value": value}
-    return Page(f"Which point of {name} is best?", values, parts, (), (("Sweeps", "/sweeps"),))
+    return Page(f"Which point of {name} is best?", values, parts, found.notes, (("Sweeps", "/sweeps"),))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from fedpkg.api.topology import get_dendrogram, get_topology
+from collections.abc import Sequence
+
+from fedpkg.api.topology import Combiner, get_dendrogram, get_topology
 from fedpkg.dashboard.asked import Asked
 from fedpkg.dashboard.curves import combiner_charts, dendrogram_chart, tree_chart
 from fedpkg.dashboard.page import Page, Part
@@ -27,10 +29,16 @@ COLUMNS = (
 )
 
 
+def _below(path: str, combiners: Sequence[Combiner]) -> int:
+    """The number of clients below a combiner, also of those below its children."""
+    inside = [one for one in combiners if not path or one.path == path or one.path.startswith(f"{path}/")]
+    return len({client for one in inside for client in one.clients})
+
+
 def page(asked: Asked) -> Page:
     detail = session_of(asked)
     found = get_topology(asked.at, detail.summary.session_id)
-    rows = [row_of(one, path=one.path or ROOT, clients=len(one.clients)) for one in found.combiners]
+    rows = [row_of(one, path=one.path or ROOT, clients=_below(one.path, found.combiners)) for one in found.combiners]
     table = table_of(asked, "combiners", COLUMNS, rows, caption="Combiners", empty="This session has no tree.")
     title = "How are updates combined on their way up?"
     parts: dict[str, Part] = {"combiners": table}

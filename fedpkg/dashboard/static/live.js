@@ -24,6 +24,7 @@ function open() {
     for (const [name, html] of Object.entries(JSON.parse(event.data))) {
       const region = document.querySelector(`[data-live="${CSS.escape(name)}"]`);
       if (region) put(region, html);
+      if (region?.tagName === "H1") document.title = `${region.textContent} – fedpkg`;
     }
   };
 }

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -41,6 +42,8 @@ def test_sessions_are_found_by_words_and_filters(at: Opened) -> None:
     everyone = sessions.list_sessions(at)
     assert everyone.total == 8 and everyone.notes == ()
     assert {one.status for one in everyone.items} == {"finished", "killed"}
+    of_models = dict.fromkeys(one.session_id for one in models.list_models(at, limit=1000).items)
+    assert [*of_models] == [one.session_id for one in everyone.items if one.session_id in of_models]
     names = [one.name for one in sessions.list_sessions(at, sort="name", order="asc").items]
     assert names == sorted(names)
     (nested,) = sessions.list_sessions(at, search="NESTED fini").items
@@ -60,7 +63,9 @@ def test_session_says_how_it_ended(at: Opened) -> None:
     assert nested.why_ended == "It finished after 3 of 3 rounds" and nested.resume is None and nested.now is None
     assert nested.num_failed_tasks == 1 and nested.calls == 9 and nested.bytes_down > nested.bytes_up > 0
     killed = sessions.get_session(at, "digits-killed")
-    assert killed.summary.status == "killed" and killed.resume == "fedpkg session resume digits-killed"
+    assert killed.summary.status == "killed" and killed.resume == (
+        "fedpkg session resume digits-killed --home 'a home'"
+    )
     assert "it was killed" in str(killed.why_ended)
     with pytest.raises(NotFound, match="there is no session 'nestled'"):
         sessions.get_session(at, "nestled")
@@ -78,6 +83,8 @@ def test_running_session_says_what_it_does(written: Write) -> None:
         with opened(root) as at:
             found = sessions.get_session(at, "latest")
             assert found.summary.status == "running" and found.seconds_left is not None
+            # Round 5 began years ago; each of the 4 rounds after it still takes its time.
+            assert found.seconds_left == 4 * rounds.get_round(at, "digits-1", 4).round.seconds
             assert found.now is not None and (found.now.phase, found.now.round_number) == ("training", 5)
 
 
@@ -289,6 +296,8 @@ def test_sessions_are_compared(at: Opened) -> None:
     assert differences["arguments.validate.how"].has == [False, False, True]
     accuracy = {(one.phase, one.metric): one for one in found.outcomes}["validate", "by_class.0.precision"]
     assert accuracy.final == [None, None, 0.25] and accuracy.best_round == [None, None, 1] and accuracy.winner == 2
+    of_equals = [one.winner for one in comparing.compare(at, ["swept-0", "swept-1"]).outcomes if len({*one.best}) == 1]
+    assert of_equals and {*of_equals} == {None}
     overlay = comparing.compare_series(at, ["digits-killed", "digits-former", "nested"], "test_loss")
     assert [one.session_id for one in overlay.series] == ["digits-killed", "digits-former"]
     assert len(overlay.missing) == 1
@@ -333,6 +342,8 @@ def test_damaged_row_is_a_note(written: Write) -> None:
     with opened(root) as at:
         found = rounds.list_rounds(at, "digits-1")
         assert [one.round_number for one in found.items] == [1, 3, 4, 5] and "round of digits-1, 2" in found.notes[0]
+        with pytest.raises(NotFound, match="round of digits-1, 2"):
+            rounds.get_round(at, "digits-1", 2)
         failures = tasks.list_failures(at, "digits-1")
         assert failures.total == 2 and len(failures.items) == 1 and "tasks.phases" in failures.notes[0]
         assert len(list(values.list_validations(at, "digits-1"))) == 17
@@ -341,6 +352,21 @@ def test_damaged_row_is_a_note(written: Write) -> None:
         in_store(root, write.format("sessions", "config"))
         listed = sessions.list_sessions(at)
         assert listed.total == 0 and "sessions.config" in listed.notes[0]
+
+
+def test_damaged_session_does_not_hide_others(home: Path, tmp_path: Path) -> None:
+    shutil.copytree(home, tmp_path / "home")
+    in_store(
+        tmp_path / "home",
+        "update sessions set config = '{' where name = 'swept.0' or session_id = 'digits-killed'",
+    )
+    with opened(tmp_path / "home") as at:
+        found = sweeps.get_sweep(at, "swept")
+        assert [one.session_status for one in found.points] == [None, "finished", "finished", "finished"]
+        assert [one.final is None for one in found.points] == [True, False, False, False]
+        assert len(found.notes) == 2 and "sessions.config" in found.notes[0]
+        past = [one.session_id.rpartition("-")[0] for one in clients.client_history(at, "client-0")]
+        assert len(past) > 3 and not [one for one in past if one.startswith("swept-0")]
 
 
 @pytest.mark.parametrize(

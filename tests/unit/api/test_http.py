@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import tracemalloc
 import urllib.error
 import urllib.request
@@ -137,6 +138,26 @@ def test_home_that_cannot_be_read_is_told(tmp_path: Path) -> None:
             told = json.loads(error.read())["error"]
     assert told["status"] == 503 and "state.db is not a database" in told["message"]
     assert str(tmp_path) not in told["message"]
+
+
+def test_home_that_is_made_anew_is_read_anew(tmp_path: Path) -> None:
+    """An open database of which the file was removed has its rows for ever."""
+
+    def told() -> Any:
+        try:
+            with urllib.request.urlopen(f"{address}/api/v1/sessions") as got:
+                return [one["session_id"] for one in json.load(got)["items"]]
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code
+
+    write_session(tmp_path / "home", "before-1")
+    with serving(tmp_path / "home") as address:
+        assert told() == ["before-1"]
+        shutil.rmtree(tmp_path / "home")
+        assert told() == 404
+        write_session(tmp_path / "home", "after-1")
+        assert told() == ["after-1"]
 
 
 @pytest.mark.parametrize(

@@ -89,6 +89,21 @@ def test_any_address_can_be_asked(both: tuple[Any, Any]) -> None:
     assert len(remote.get("/compare", sessions=["nested", "tree"])["sessions"]) == 2
 
 
+def test_address_is_put_right(both: tuple[Any, Any]) -> None:
+    _, remote = both
+    assert remote.get("sessions?search=nested")["total"] == 1
+    assert "there is no session 'a b'" in remote.get("/sessions/a b")["message"]
+
+
+def test_method_that_only_a_home_has_is_told_from_a_misspelt_one(both: tuple[Any, Any]) -> None:
+    _, remote = both
+    with pytest.raises(ServerOnly, match="its API only reads"):
+        remote.start_session()
+    with pytest.raises(AttributeError, match="did you mean 'get_sessions'"):
+        remote.get_sesions()
+    assert not hasattr(remote, "nothing_like_this")
+
+
 def test_server_that_is_not_there_is_told() -> None:
     with pytest.raises(StoreError, match="cannot be reached"):
         fedpkg.APIClient("http://127.0.0.1:1").get_sessions()

@@ -218,6 +218,8 @@ def test_an_operator_sees_rounds_as_they_happen_stops_and_resumes(chromium: Any,
         assert page.evaluate("window.kept === document.querySelector('h1')"), "the page was not loaded again"
         page.get_by_role("button", name="Stop the session").click()
         page.locator(".state.stopped").wait_for()
+        page.get_by_role("heading", name=f"How did {running.session.id} end?").wait_for()
+        assert page.title().startswith("How did")
         with suppress(Interrupted):
             running.session.join()
         running.open(3)

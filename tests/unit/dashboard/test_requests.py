@@ -198,6 +198,17 @@ def test_every_page_is_whole_without_scripts(server: Served) -> None:
         assert "\x1b" not in answer.text and "\u202e" not in answer.text, path
 
 
+def test_what_a_reader_looks_for_is_where_they_look(server: Served) -> None:
+    known = session_ids(server.home)
+    for path in ("", "/rounds/3", "/failures", "/clients/client-0"):
+        text = server.ask(f"/sessions/{known['failing']}{path}").text
+        assert "its log ends with: ValueError: expected 784 features, got 785" in text, path
+    assert "No task failed." in server.ask(f"/sessions/{known['failing']}/rounds/2").text
+    assert "Privacy spent: epsilon 7.077, delta 1e\u221205" in server.ask(f"/sessions/{known['private']}").text
+    resume = f"fedpkg session resume {known['killed']} --home home"
+    assert resume in server.ask(f"/sessions/{known['killed']}").text
+
+
 def test_every_table_and_plot_is_a_file(server: Served) -> None:
     links: set[str] = set()
     for path in addresses(server.home, "hostile"):
