@@ -133,7 +133,7 @@ def test_running_session_is_requested_to_stop(written: Callable[..., Path]) -> N
     home = Home.open(root)
     with home.lock() as note, opened(root) as at:
         note("digits-1")
-        assert actions.stop_session(at, "latest").command == "fedpkg session stop digits-1"
+        assert actions.stop_session(at, "latest").command == "fedpkg session stop digits-1 --home 'skrivet hem ü'"
         assert at.store.stop_requested("digits-1")
         with pytest.raises(SessionError, match="is running: there is nothing to resume"):
             actions.resume_session(at, "digits-1")
