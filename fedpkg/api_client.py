@@ -52,7 +52,7 @@ class APIClient(ReadingClient):
             if cls is APIClient and host is not None and host.startswith(("http://", "https://")):
                 from fedpkg.api_remote import RemoteClient
 
-                return RemoteClient(host, token)
+                return RemoteClient(host, token, others=dir(cls))
             return super().__new__(cls)
 
     def set_active_model(self, path: str) -> Answer:

@@ -9,7 +9,7 @@ import json
 import shutil
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote, urlencode, urlsplit
@@ -27,16 +27,19 @@ class RemoteClient:
     Args:
         address: as `fedpkg dashboard` prints it, with or without the token in it.
         token: the server's token.
+        others: names of methods that only a client of a home has.
 
     Raises:
         StoreError: on a call, if the server cannot be reached.
     """
 
-    def __init__(self, address: str, token: str | None = None, *, timeout_s: float = 60.0) -> None:
+    def __init__(
+        self, address: str, token: str | None = None, *, others: Collection[str] = (), timeout_s: float = 60.0
+    ) -> None:
         parts = urlsplit(address)
         self.address = f"{parts.scheme}://{parts.netloc}{parts.path.rstrip('/').removesuffix(_API)}"
         in_address = dict(pair.split("=", 1) for pair in parts.query.split("&") if "=" in pair).get("token")
-        self._token, self._timeout_s = token or in_address, timeout_s
+        self._token, self._others, self._timeout_s = token or in_address, others, timeout_s
 
     def get(self, path: str, **query: Any) -> Any:
         """The answer of an address of the read API, such as ``get("/sessions", state="running")``.
@@ -79,9 +82,7 @@ class RemoteClient:
             ) from error
 
     def __getattr__(self, name: str) -> NoReturn:
-        from fedpkg.api_client import APIClient
-
-        if not name.startswith("_") and hasattr(APIClient, name):
+        if not name.startswith("_") and name in self._others:
             raise ServerOnly(
                 f"{name} is not answered by {self.address}: its API only reads",
                 hint="fedpkg.APIClient(home=…) has all methods; docs/reference/fedn-api.md lists them",
