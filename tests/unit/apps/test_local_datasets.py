@@ -73,6 +73,7 @@ def run_of(package: Path, source: Any, **changes: Any) -> dict[str, Any]:
 
 @pytest.mark.parametrize("isolated", [False, True])
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
+@pytest.mark.every_push("forkserver|process-True")
 def test_tasks_have_their_partition_of_the_named_data(
     federation: Federation, package: Path, pixels: Path, executor: str, isolated: bool
 ) -> None:

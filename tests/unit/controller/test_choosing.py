@@ -66,6 +66,7 @@ class Killed(BaseException):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [*SAMPLER_NAMES, "everything"])
+@pytest.mark.every_push("least_reused|round_robin|poisson|power_of_choice|everything")  # each kind of draw
 def test_stopped_in_a_round_and_between_rounds_it_resumes_to_the_same_cohorts_and_bits(
     name: str, federation: Federation, tmp_path: Path, at_once: AtOnce
 ) -> None:

@@ -27,6 +27,7 @@ def folders(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
+@pytest.mark.every_push("forkserver")
 def test_isolated_federation_gives_the_same_models(
     federation: Federation, folders: dict[str, Any], executor: str
 ) -> None:
