@@ -39,7 +39,8 @@ def validation_means(tree: TreeStrategy, rows: Sequence[ValidationRow]) -> dict[
 def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_number: int | None) -> None:
     """A row for each combiner, in all rounds or in one."""
     from fedpkg.session.clustering import tree_of_session
-    from fedpkg.topology.telling import ROOT, indented
+    from fedpkg.strategies.base import ROOT
+    from fedpkg.topology.telling import indented
 
     combiners = store.list_combiners(session.session_id, round_number=round_number)
     tree, _ = tree_of_session(store, session, settings.home_path)

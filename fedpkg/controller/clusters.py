@@ -11,7 +11,7 @@ from fedpkg.controller.trail import buffer_keys, store_model
 from fedpkg.errors import AggregationError, ModelFileError, NotFound, SessionFailed
 from fedpkg.formats.model_file import keys_in_file, read_model
 from fedpkg.stores.base import ClusterChanges, ModelRow
-from fedpkg.strategies.base import LONGEST_PATH, ClusterModel, StepResult, is_name
+from fedpkg.strategies.base import ABOUT_NAMES, LONGEST_PATH, ClusterModel, StepResult, is_name
 from fedpkg.strategies.updates.held import finite
 from fedpkg.weights.weights import Weights
 
@@ -52,7 +52,7 @@ class Clusters:
             if not isinstance(path, str) or not all(map(is_name, path.split("/"))):
                 raise SessionFailed(
                     f"{where}: {path!r:.120} is no path of a cluster",
-                    hint="a path is names of 1 to 100 printable characters, with '/' between them",
+                    hint=f"a path is names with '/' between them; {ABOUT_NAMES}",
                 )
             if len(path.encode()) > LONGEST_PATH:
                 raise SessionFailed(f"{where}: a path has {len(path.encode())} bytes, the most are {LONGEST_PATH}")

@@ -35,7 +35,8 @@ from fedpkg.reporting.charts import (
     seconds_chart,
     trail_chart,
 )
-from fedpkg.topology.telling import ROOT, Told
+from fedpkg.strategies.base import ROOT
+from fedpkg.topology.telling import Told
 from fedpkg.topology.telling import chart_of as chart_of_tree
 from fedpkg.types import Json
 

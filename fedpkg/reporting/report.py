@@ -33,6 +33,7 @@ from fedpkg.reporting.provenance import read_starts, versions
 from fedpkg.reporting.splits import split_of
 from fedpkg.reporting.stored_config import without_secrets, yaml_of
 from fedpkg.stores.metric_rows import is_lower_better
+from fedpkg.strategies.base import ROOT
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import ClientRow, ModelRow, RequestRow, RoundRow, SessionRow, SweepPointRow, TaskRow
@@ -240,7 +241,7 @@ def _combiners(facts: Facts) -> Iterator[str]:
     rows = []
     for one in facts.combiners[:MOST_COMBINERS]:
         replies, seconds = f"{one.num_ok}/{one.num_asked}", f"{one.wall_s:.2f}"
-        cells = [one.path or "(root)", str(one.rounds), str(one.failed), replies, _number(one.num_examples)]
+        cells = [one.path or ROOT, str(one.rounds), str(one.failed), replies, _number(one.num_examples)]
         moved = [bytes_text(one.bytes_down), bytes_text(one.bytes_up)]
         rows.append([*cells, str(one.calls), str(one.calls_failed), *moved, seconds, one.reason])
     columns = ["combiner", "rounds", "failed rounds", "replies", "examples", "calls", "failed calls"]

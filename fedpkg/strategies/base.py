@@ -287,11 +287,18 @@ class ClusterModel:
 
 LONGEST_NAME = 100  # characters
 LONGEST_PATH = 2000  # bytes, of a cluster; PostgreSQL has no index of longer texts
+ROOT = "(root)"  # shown in place of the empty path
+_RESERVED = (ROOT, ".", "..")
+ABOUT_NAMES = (
+    f"a name has 1 to {LONGEST_NAME} printable characters, no '/', no space at its ends, and is none of "
+    f"{', '.join(_RESERVED)}"
+)
 
 
 def is_name(name: str) -> bool:
-    """Whether this can be a name in the path of a combiner or of a cluster."""
-    return 0 < len(name) <= LONGEST_NAME and name.isprintable() and "/" not in name
+    """Whether this can be a name in the path of a combiner or of a cluster (`ABOUT_NAMES`)."""
+    is_plain = name.isprintable() and "/" not in name and name == name.strip()
+    return is_plain and 0 < len(name) <= LONGEST_NAME and name not in _RESERVED
 
 
 def upward(path: str) -> Iterator[str]:

@@ -19,7 +19,7 @@ from fedpkg.data.manifest import Manifest, read_manifest
 from fedpkg.errors import ConfigError
 from fedpkg.samplers import make_sampler
 from fedpkg.strategies import make_strategy
-from fedpkg.strategies.base import LONGEST_NAME, LONGEST_PATH, Strategy, is_name
+from fedpkg.strategies.base import ABOUT_NAMES, LONGEST_PATH, Strategy, is_name
 from fedpkg.strategies.traits import traits_of
 from fedpkg.strategies.tree import Combiner, TreeStrategy
 from fedpkg.topology.section import sets_data
@@ -264,7 +264,7 @@ def _check_names(parent: _Node, names: Sequence[str]) -> None:
         if not is_name(name):
             raise ConfigError(
                 f"{where}: {name!r:.120} cannot be the name of a combiner",
-                hint=f"use 1 to {LONGEST_NAME} printable characters, and no '/'",
+                hint=ABOUT_NAMES,
                 key="topology",
             )
 

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from fedpkg.pictures.chart import Node, TreeChart
+from fedpkg.strategies.base import ROOT
 
 if TYPE_CHECKING:
     from fedpkg.strategies.tree import Combiner
 
-ROOT = "(root)"
 MOST_CLIENTS = 12  # of one combiner, that are drawn one by one
 
 

@@ -10,7 +10,7 @@ from fedpkg.dashboard.curves import combiner_charts, dendrogram_chart, tree_char
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, row_of, table_of
-from fedpkg.topology.telling import ROOT
+from fedpkg.strategies.base import ROOT
 
 COLUMNS = (
     Column("path", "combiner"),

@@ -156,6 +156,10 @@ def test_without_enough_children_of_the_root_the_round_fails_and_is_repeated(fed
         ({"fanout": [4, 2]}, "8 combiners at the bottom, but there are 6 clients"),
         ({"fanout": [7, 2]}, "14 combiners at the bottom, but there are 6 clients"),
         ({"fanout": [2], "children": [{"name": "a"}]}, "both 'children' and 'fanout'"),
+        *(
+            ({"children": [{"name": name, "clients": ["client-?"]}]}, "cannot be the name of a combiner")
+            for name in (" a", "a ", "\u3000a", "(root)", "..", "a/b", "a\n", "", "\u202ea", "a" * 101)
+        ),
         ({}, "neither 'children'"),
         ({"by": "region"}, "'region' is no attribute of entities, and the run has no dataset with such a column"),
         ({"children": [{"name": "a", "clients": ["client-?"], "strategy": "fedbuff"}]}, "fedbuff cannot be in a tree: its requests stay outstanding"),
