@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -81,6 +82,18 @@ def models(context: click.Context, _parameter: click.Parameter, incomplete: str)
         rows = sorted(store.list_models(), key=lambda row: (order.index(row.session_id), -row.round_number))
     named = [(row.model_id, f"sha256 {row.digest[:12]}") for row in rows if row.pruned is None]
     return beginning(incomplete, [("latest", "the newest model"), *named])
+
+
+def clusters(context: click.Context, _parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Clusters with models of their own: of the session or model that stands before it, or of the newest session."""
+    from fedpkg.session.record import find_session
+
+    # An option without its value yet ends click's reading of the line before it has named the arguments.
+    ref = next(iter(context.args), None)
+    session_ref = None if ref in (None, "latest") else re.sub(r"\.\d+(/.*)?$", "", ref)
+    with _settings(context).reading() as (_home, store):
+        rows = store.list_clusters(find_session(store, session_ref).session_id)
+    return beginning(incomplete, [(row.cluster, f"its model is of round {row.round_number}") for row in rows])
 
 
 def models_and_files(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

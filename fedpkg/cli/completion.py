@@ -154,8 +154,8 @@ def command(context: click.Context, shell: str | None) -> None:
       ~/.zshrc                      eval "$(fedpkg completion zsh)"
       ~/.config/fish/config.fish    fedpkg completion fish | source
 
-    The Tab key then completes commands, options, sessions, models, packages, strategies, samplers, transforms, and the
-    keys and values of a run.yaml (`fedpkg run run.yaml strategy.name=<Tab>`).
+    The Tab key then completes commands, options, sessions, models, clusters, packages, strategies, samplers,
+    transforms, and the keys and values of a run.yaml (`fedpkg run run.yaml strategy.name=<Tab>`).
     """
     name = shell or Path(os.environ.get("SHELL", "")).name
     if name not in SHELLS:

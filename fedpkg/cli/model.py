@@ -11,6 +11,7 @@ import click
 
 from fedpkg.cli import output
 from fedpkg.cli.call import call_and_show, copy_whole, parse_arguments, show_tensors, temporary_folder
+from fedpkg.cli.completing import clusters as clusters_completed
 from fedpkg.cli.completing import models, models_and_files, packages, sessions
 from fedpkg.cli.options import Settings, common_options, model_ref
 from fedpkg.errors import ModelFileError, NotFound, nearest
@@ -31,7 +32,10 @@ if TYPE_CHECKING:
 
 _MODEL = click.argument("ref", metavar="[MODEL]", required=False, shell_complete=models)
 _CLUSTER = click.option(
-    "--cluster", metavar="PATH", help="The model of this cluster, in a session that has models of clusters."
+    "--cluster",
+    metavar="PATH",
+    shell_complete=clusters_completed,
+    help="The model of this cluster, in a session that has models of clusters.",
 )
 _OUTPUT = click.option("-o", "--output", "target", metavar="FILE", type=click.Path(path_type=Path), required=True)
 _FORCE = click.option("--force", is_flag=True, help="Overwrite FILE if it exists.")
@@ -63,7 +67,7 @@ def command() -> None:
 @click.option(
     "--lowest/--highest", "lowest", default=None, help="With --best: whether the highest or the lowest value is best."
 )
-@click.option("--cluster", metavar="PATH", help="List the models of this cluster.")
+@click.option("--cluster", metavar="PATH", shell_complete=clusters_completed, help="List the models of this cluster.")
 @click.option("--clusters", is_flag=True, help="List the models of all clusters.")
 @common_options
 @click.pass_obj

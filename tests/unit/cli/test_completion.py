@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from cli_support import REPO, fedpkg
 
-from fedpkg.stores.base import ModelRow, PackageRow, SessionRow, SweepRow
+from fedpkg.stores.base import ClusterChanges, ModelRow, PackageRow, RoundRow, SessionRow, SweepRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 
@@ -80,6 +80,14 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             SessionRow(session_id="weather-20260101-120000", name="weather", **facts),  # type: ignore[arg-type]
             seed_model=ModelRow(session_id="weather-20260101-120000", round_number=0, **model),  # type: ignore[arg-type]
         )
+        found = {"session_id": "found-20251231-120000"}
+        store.create_session(
+            SessionRow(name="found", **found, **facts),  # type: ignore[arg-type]
+            seed_model=ModelRow(round_number=0, **found, **model),  # type: ignore[arg-type]
+        )
+        rows = [ModelRow(round_number=1, cluster=path, **found, **model) for path in ("north/kiruna", "south")]  # type: ignore[arg-type]
+        round_row = RoundRow(round_number=1, status="finished", cohort=[], target=0, started_at=1.0, **found)
+        store.commit_round(round_row, model=None, clusters=ClusterChanges(models=rows, ended=[], clients={}))
         sweep = {"kind": "grid", "source": "paper", "overrides": [], "created_at": 1.0, "updated_at": 1.0}
         store.sweeps.create(SweepRow(name="rain", **sweep))  # type: ignore[arg-type]
     return folder
@@ -138,6 +146,10 @@ COMPLETED = {
     "fedpkg experiment plot rain wea": "fedpkg experiment plot rain weather-20260101-120000 ",
     "fedpkg experiment resume ra": "fedpkg experiment resume rain ",
     "fedpkg model trail weather-": "fedpkg model trail weather-20260101-120000.0 ",
+    "fedpkg model list found-20251231-120000 --cluster no": "fedpkg model list found-20251231-120000 "
+    "--cluster north/kiruna ",
+    "fedpkg model trail found-20251231-120000.1 --cluster so": "fedpkg model trail found-20251231-120000.1 "
+    "--cluster south ",
     "fedpkg strategy show centered": "fedpkg strategy show centered_clipping ",
     "fedpkg strategy show random": "fedpkg strategy show random_k ",
     "fedpkg sampler show power": "fedpkg sampler show power_of_choice ",
@@ -222,6 +234,7 @@ def complete(line: str, folder: Path, environment: dict[str, str]) -> subprocess
     [
         "fedpkg session show ",
         "fedpkg model diff ",
+        "fedpkg model export found-20251231-120000 --cluster ",
         "fedpkg strategy show ",
         "fedpkg strategy show krum ",
         "fedpkg run 'mein run.yaml' strategy.",
