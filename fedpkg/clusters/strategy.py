@@ -213,15 +213,18 @@ class _Round:
                 "clusters cannot be found: no client has sent counts of its labels that can be used",
                 hint="the log of the round shows why",
             )
-        if self._found(updates, held):
+        if self._found(updates, without):
             largest = max(self.clusters.items(), key=lambda one: len(one[1]))[0]
             self.own["places"] = {**self.places, **dict.fromkeys(without, largest)}
             self._keep_centres(updates, held)
         return held
 
-    def _found(self, updates: Updates, held: Held | None) -> bool:
+    def _found(self, updates: Updates, without: Sequence[str]) -> bool:
         """Find clusters; False: too few clients have answered. Then it is due again in the next round, and until then
         the former clusters stay, or all clients train one model.
+
+        A former cluster none of whose clients was compared stays beside those that are found, with its clients and its
+        state. ``without``: clients that have answered and cannot be compared.
         """
         finding = replace(finding_of(self.infer), seed=int(self.ctx.rng.integers(1 << 31)))
         try:
@@ -234,6 +237,12 @@ class _Round:
         clustering = clustering.named_after(before, used, self.of.client_ids)
         members = clustering.leaves()
         own: dict[str, str] = {name: path for path, clients in members.items() for name in clients}
+        heard = {*own, *without}
+        clustering = clustering.with_former(
+            {path: clients for path, clients in self.clusters.items() if heard.isdisjoint(clients)}
+        )
+        former = {path: clients for path, clients in clustering.leaves().items() if path not in members}
+        own |= {name: path for path, clients in former.items() for name in clients}
         paths = [path for path, _ in clustering.walk()]
         states = self.tree_state[COMBINERS]
         if self.infer.own_models:
@@ -253,7 +262,7 @@ class _Round:
             "places": {**_followers(before, own), **own},
             "used": [*used, *(path for path in paths if path not in used)],
         }
-        event(logger, logging.INFO, "clusters.found", round=self.ctx.round_number, clusters=len(members))
+        event(logger, logging.INFO, "clusters.found", round=self.ctx.round_number, clusters=len(members) + len(former))
         return True
 
     def _states(
@@ -283,7 +292,9 @@ class _Round:
 
     def _keep_centres(self, updates: Updates, held: Held | None) -> None:
         """Give places to clients that are known, or keep what others are compared with when they are asked."""
-        members = Clustering.from_data(self.own["found"]).leaves()
+        compared = set(updates.clients)
+        leaves = Clustering.from_data(self.own["found"]).leaves()
+        members = {path: clients for path, clients in leaves.items() if compared.issuperset(clients)}
         if self.of.known is not None:
             if left := [name for name in self.of.known.clients if name not in self.places]:
                 centres = centres_of(updates, members, self.infer.distance)
@@ -458,7 +469,7 @@ def _is_update(request: object) -> bool:
 def _followers(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:
     """Places of clients whose updates are not among those that were compared: that of all others of their cluster.
 
-    A client whose former cluster was divided, or of which no other client was asked, has none.
+    A client whose former cluster was divided, or none of whose clients was compared, has none.
     """
     went: dict[str, set[str]] = {}
     for client_id, path in before.items():

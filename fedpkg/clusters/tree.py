@@ -123,6 +123,16 @@ class Clustering:
         """
         return replace(self, root=_named_after(self.root, "", True, places, used, others))
 
+    def with_former(self, former: Mapping[str, Sequence[str]]) -> Clustering:
+        """The same clusters, and former ones of other clients, by their paths. They are in no dendrogram.
+
+        Left out are those above which a cluster at the bottom is now, since it cannot have clusters below it.
+        """
+        root = self.root
+        for path, clients in former.items():
+            root = _with(root, path.split("/"), tuple(clients)) or root
+        return replace(self, root=root)
+
 
 def clustering_of(
     clients: Sequence[str],
@@ -212,6 +222,24 @@ def _named_after(
         below = _named_after(child, f"{start}{name}/", number in names, places, used, others)
         children.append(replace(below, name=name))
     return replace(cluster, children=tuple(children))
+
+
+def _with(cluster: Cluster, names: Sequence[str], clients: tuple[str, ...]) -> Cluster | None:
+    """A cluster with one more at the end of this way down; None: a cluster at the bottom is on the way."""
+    name, *rest = names
+    child = next((one for one in cluster.children if one.name == name), None)
+    if child is not None and not child.children:
+        return None
+    below = child or Cluster(name, ())
+    if rest:
+        found = _with(below, rest, clients)
+        if found is None:
+            return None
+        below = found
+    else:
+        below = replace(below, clients=clients)
+    children = [below if one is child else one for one in cluster.children] + [below] * (child is None)
+    return replace(cluster, clients=(*cluster.clients, *clients), children=tuple(children))
 
 
 def _letters() -> Iterator[str]:

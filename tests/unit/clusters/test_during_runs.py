@@ -215,6 +215,22 @@ def test_clusters_that_are_found_again_keep_their_names_and_their_parents_are_on
     assert list(rows["b"].parents) == [before["a"], before["b"]]
 
 
+@pytest.mark.parametrize("own_models", [True, False])
+def test_a_cluster_of_which_no_client_answers_stays_when_clusters_are_found_again(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch, own_models: bool
+) -> None:
+    clients = small()
+    clients.fails = frozenset({"client-3@3", "client-4@3"})
+    infer = {"cut": {"clusters": 2}, "own_models": own_models, "every": 2}
+    session = run(federation, monkeypatch, clients, infer, rounds=4, validation={"every": 0})
+    assert places(federation, session)["b"] == [3, 4]
+    took_part = [row.round_number for row in federation.store.list_combiners(session.session_id) if row.path == "b"]
+    assert took_part == [1, 2, 4]
+    if own_models:
+        rows = federation.store.list_models(session.session_id, cluster="b")
+        assert [(row.round_number, row.until_round) for row in rows] == [(1, 2), (2, 4), (4, None)]
+
+
 def test_clusters_are_found_in_the_next_round_if_too_few_clients_answer(
     federation: Federation, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -44,6 +44,20 @@ def test_clusters_below_another_parent_are_others() -> None:
     assert named(moved, places, used) == {"a/a": "1", "a/c": "3", "a/b": "2", "b": "4"}
 
 
+def test_former_clusters_stand_beside_those_that_were_found_where_no_leaf_is_above_them() -> None:
+    clustering = tree_of(leaf("ab"), node(leaf("c"), leaf("d")))
+    clustering = clustering.named_after({"a": "a", "b": "a", "c": "b/a", "d": "b/b"}, (), ())
+    former = {"c": ["e"], "b/c": ["f", "g"], "d/a": ["h"], "a/a": ["i"]}
+    assert clustering.with_former(former).leaves() == {
+        "a": ("a", "b"),
+        "b/a": ("c",),
+        "b/b": ("d",),
+        "b/c": ("f", "g"),
+        "c": ("e",),
+        "d/a": ("h",),
+    }
+
+
 def test_a_clustering_survives_json() -> None:
     found = tree_of(node(leaf("1"), leaf("3")), leaf("4"))
     assert Clustering.from_data(found.to_data()) == found
