@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from fedpkg.cli import output
 from fedpkg.errors import ConfigError
-from fedpkg.reporting.combiners import accounts
+from fedpkg.reporting.combiners import accounts, ended_clusters
 
 if TYPE_CHECKING:
     from fedpkg.cli.options import Settings
@@ -43,7 +43,7 @@ def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_
     from fedpkg.topology.telling import indented
 
     combiners = store.list_combiners(session.session_id, round_number=round_number)
-    tree, _ = tree_of_session(store, session, settings.home_path)
+    tree, clusters = tree_of_session(store, session, settings.home_path)
     if tree is None:
         raise ConfigError(
             f"session {session.session_id} has no tree of combiners",
@@ -51,9 +51,11 @@ def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_
         )
     requests = [row for row in store.list_requests(session.session_id) if round_number in (None, row.round_number)]
     found = accounts([one.path for one in tree.root.everyone()], combiners, requests)
+    ended = {} if clusters is None else ended_clusters(store.list_rounds(session.session_id))
     measured = validation_means(tree, store.list_validations(session.session_id, round_number=round_number))
     for one in found:
         one.validation = measured.get(one.path, {})
+        one.ended_after = ended.get(one.path)
     if settings.json:
         output.document([asdict(one) for one in found])
         return
@@ -65,7 +67,8 @@ def show_tree(settings: Settings, store: StateStore, session: SessionRow, round_
     of_validation = [name for name in found[0].validation if name != "num_examples"][:4]
     rows = []
     for one in found:
-        cells = [indented(one.path), str(one.rounds), f"{one.num_ok}/{one.num_asked}", f"{one.num_examples:g}"]
+        mark = "" if one.ended_after is None else f" (ended after round {one.ended_after})"
+        cells = [indented(one.path) + mark, str(one.rounds), f"{one.num_ok}/{one.num_asked}", f"{one.num_examples:g}"]
         cells += [str(one.calls), str(one.calls_failed), output.size(one.bytes_down), output.size(one.bytes_up)]
         cells += [f"{one.wall_s:.1f}"] + [f"{one.virtual_s or 0.0:.1f}"] * is_timed
         cells += [f"{one.metrics[name]:.4g}" if name in one.metrics else "" for name in names]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from fedpkg.strategies.base import upward
+
 if TYPE_CHECKING:
-    from fedpkg.stores.base import CombinerRow, RequestRow
+    from fedpkg.stores.base import CombinerRow, RequestRow, RoundRow
     from fedpkg.stores.sql import StateStore
 
 
@@ -16,7 +18,7 @@ class Account:
     """A combiner in the rounds that are shown; calls, bytes and seconds are those of its own clients, and of the models
     between it and the combiner above. ``metrics``: of the last of the rounds; ``validation``: what the
     clients below it measured in the last round that was validated, each of the global model, or of the own model of the
-    nearest combiner above it that has one.
+    nearest combiner above it that has one. ``ended_after``: the last round of a cluster that is no more.
     """
 
     path: str
@@ -34,6 +36,7 @@ class Account:
     virtual_s: float | None = None
     metrics: dict[str, Any] = field(default_factory=dict)
     validation: dict[str, float] = field(default_factory=dict)
+    ended_after: int | None = None
 
 
 def accounts(paths: Sequence[str], combiners: Sequence[CombinerRow], requests: Sequence[RequestRow]) -> list[Account]:
@@ -58,6 +61,18 @@ def accounts(paths: Sequence[str], combiners: Sequence[CombinerRow], requests: S
             account.bytes_up += request.bytes_up
             account.wall_s += request.wall_s or 0.0
     return list(found.values())
+
+
+def ended_clusters(rounds: Iterable[RoundRow]) -> dict[str, int]:
+    """The last round of each cluster that was found during a run and is no more, by its path."""
+    ended: dict[str, int] = {}
+    before: set[str] = set()
+    for row in rounds:
+        if (clusters := row.strategy_metrics.get("clusters")) is not None:  # a round that has changed them
+            now = {above for path in clusters for above in upward(path)}
+            ended |= dict.fromkeys(before - now, row.round_number - 1)
+            before = now
+    return ended
 
 
 def clients_by_cluster(store: StateStore, session_id: str, round_number: int | None = None) -> dict[str, list[str]]:

@@ -245,7 +245,7 @@ def _combiners(facts: Facts) -> Iterator[str]:
         moved = [bytes_text(one.bytes_down), bytes_text(one.bytes_up)]
         rows.append([*cells, str(one.calls), str(one.calls_failed), *moved, seconds, one.reason])
     columns = ["combiner", "rounds", "failed rounds", "replies", "examples", "calls", "failed calls"]
-    columns += ["bytes down", "bytes up", "seconds", "last failure"]
+    columns += ["bytes down", "bytes up", "seconds", "last reason"]
     yield html.table(columns, rows, numbers=range(1, 10), label="Combiners")
 
 

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cli_support import fedpkg
 from digits import Data, permuted, rotated, trained
 from federation import Federation
 from training import STEPS, Digits, accuracy, models, places, run
@@ -213,6 +214,22 @@ def test_clusters_that_are_found_again_keep_their_names_and_their_parents_are_on
     }
     assert list(rows["a"].parents) == [before["a"]]
     assert list(rows["b"].parents) == [before["a"], before["b"]]
+
+
+def test_clusters_that_have_ended_are_marked(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
+    clients = small((2, 1))
+    alone = clients.data[2]
+
+    def watch(event: Event) -> None:
+        if getattr(getattr(event, "round", None), "round_number", 0) == 2:  # from round 3 on, all are alike
+            clients.data[2] = (alone[0], 9 - alone[1])
+
+    infer = {"cut": {"distance": 0.8}, "every": 2}
+    run(federation, monkeypatch, clients, infer, watch=watch, rounds=3, validation={"every": 0})
+    told = fedpkg("session", "show", "--tree", "--home", federation.home.root, "--json").json()
+    assert {one["path"]: one["ended_after"] for one in told} == {"": None, "a": None, "b": 2}
+    shown = fedpkg("session", "show", "--tree", "--home", federation.home.root).out
+    assert "  b (ended after round 2)" in shown and shown.count("ended") == 1
 
 
 @pytest.mark.parametrize("own_models", [True, False])
