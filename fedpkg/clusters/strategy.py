@@ -160,7 +160,7 @@ class _Round:
             if self.of.entry_point is not None:
                 yield from self._place_by_labels(new)
             else:
-                join = replace(self._request(self.own["base"], new, JOIN), contributes=False)
+                join = _waiting(replace(self._request(self.own["base"], new, JOIN), contributes=False), cohort)
         result = yield from self._step(cohort, held, join)
         if len(self.heard) < self.ctx.required:
             raise AggregationError(
@@ -201,9 +201,7 @@ class _Round:
         elif self.of.entry_point is not None:
             updates, without = yield from self._labels(cohort.clients)
         else:
-            request = self._request(self.model, cohort.clients, FIRST)
-            if cohort.target < len(cohort.clients):
-                request = replace(request, wait=cohort.target)
+            request = _waiting(self._request(self.model, cohort.clients, FIRST), cohort)
             (replies,) = yield [request]
             held = Held(replies, request)
             updates = held.updates
@@ -464,6 +462,13 @@ def _is_update(request: object) -> bool:
         return False
     is_model = isinstance(request.payload, Weights) and request.entry_point == "train"
     return is_model and request.reply != "gradient" and request.group is None and request.wait == "all"
+
+
+def _waiting(request: Request, cohort: Chosen) -> Request:
+    """The request; with over-selection, it waits for as great a share of its clients as the round does."""
+    if cohort.target == len(cohort.clients):
+        return request
+    return replace(request, wait=max(1, math.ceil(len(request.clients or ()) * cohort.target / len(cohort.clients))))
 
 
 def _followers(before: Mapping[str, str], now: Mapping[str, str]) -> dict[str, str]:

@@ -181,6 +181,16 @@ def test_later_clients_train_once_from_where_the_clusters_were_found(
     assert saved is not None and "centres" not in saved[1]["infer"], "all have a place"
 
 
+def test_over_selection_does_not_wait_for_all_clients_that_are_placed(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sampler = {"count": 4, "over_selection": 0.5}
+    session = run(federation, monkeypatch, small((9, 5)), OWN, rounds=2, sampler=sampler, validation={"every": 0})
+    (join,) = [row for row in federation.store.list_requests(session.session_id) if row.request_id == "join"]
+    assert join.target == -(-len(join.cohort) * 4 // 6) < len(join.cohort)
+    assert join.num_ok == join.target
+
+
 def test_clients_that_fail_when_clusters_are_found_are_placed_later(
     federation: Federation, monkeypatch: pytest.MonkeyPatch
 ) -> None:
