@@ -6,8 +6,6 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from fedpkg.strategies.base import upward
-
 if TYPE_CHECKING:
     from fedpkg.stores.base import CombinerRow, RequestRow, RoundRow
     from fedpkg.stores.sql import StateStore
@@ -65,6 +63,8 @@ def accounts(paths: Sequence[str], combiners: Sequence[CombinerRow], requests: S
 
 def ended_clusters(rounds: Iterable[RoundRow]) -> dict[str, int]:
     """The last round of each cluster that was found during a run and is no more, by its path."""
+    from fedpkg.strategies.base import upward
+
     ended: dict[str, int] = {}
     before: set[str] = set()
     for row in rounds:
