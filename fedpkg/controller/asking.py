@@ -98,7 +98,9 @@ class Asking:
             self._measure(list(dict.fromkeys(name for _, sample in chosen for name in sample.clients)))
         self._batches += 1
         self.note_waits()
-        several = [self._begin(request, sample) for request, sample in chosen]
+        asked = [self._row(request, sample) for request, sample in chosen]
+        rows = self.desk.ledger.begin(asked, is_first=self._batches == 1, is_after_wait=self._waits > 0)
+        several = [self._begin(request, row) for (request, _), row in zip(chosen, rows, strict=True)]
         self._tell(sum(len(asked.cohort) for asked in several))
         self.desk.set_deadline()
         # With several requests, the replacement of failed clients would depend on when the failures are noticed.
@@ -267,16 +269,15 @@ class Asking:
             sample = Sample(sample.clients, target=len(sample.clients))
         return request, sample
 
-    def _begin(self, request: Request, sample: Sample) -> Asked:
-        round_number = self.desk.round_number
+    def _row(self, request: Request, sample: Sample) -> RequestRow:
         if request.request_id in self._ids:
             where = self._where(request.request_id)
             raise SessionFailed(f"{where}: the strategy has used this request id before in the same round")
         self._ids.add(request.request_id)
         self._num_asked += 1
-        row = RequestRow(
+        return RequestRow(
             session_id=self.ctx.session.session_id,
-            round_number=round_number,
+            round_number=self.desk.round_number,
             request_id=request.request_id,
             number=self._num_asked,
             entry_point=request.entry_point,
@@ -286,7 +287,8 @@ class Asking:
             target=sample.target,
             started_at=self.ctx.clock(),
         )
-        row = self.desk.ledger.begin(row, is_first=self._batches == 1, is_after_wait=self._waits > 0)
+
+    def _begin(self, request: Request, row: RequestRow) -> Asked:
         asked = Asked(
             self.desk,
             request,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -112,42 +112,50 @@ class Ledger:
 
     # ---- requests
 
-    def begin(self, row: RequestRow, *, is_first: bool, is_after_wait: bool = False) -> RequestRow:
-        """Record a request; return its row, which is the earlier one if it was started before.
+    def begin(self, rows: Sequence[RequestRow], *, is_first: bool, is_after_wait: bool = False) -> list[RequestRow]:
+        """Record requests that are sent at once; return their rows: the earlier ones of those that were started before.
 
         Args:
             is_first: nothing was answered before in this round.
             is_after_wait: the round has waited for outstanding requests before, with a result that depends on time.
 
         Raises:
-            SessionFailed: the request differs from the one that an earlier controller recorded.
+            SessionFailed: a request differs from the one that an earlier controller recorded.
         """
-        earlier = self.earlier.get(row.request_id)
-        if not is_first and all(one.status == "failed" for one in self.earlier.values()):
-            earlier = None  # no reply had counted when the round failed: after other answers, its requests may differ
-        if is_after_wait and earlier is not None and earlier.status == "failed":
-            earlier = None  # this time, other requests may have arrived first
-        if earlier is not None:
-            self._check_same(row, earlier)
-            if earlier.status != "failed":
-                return earlier
-            row = dataclasses.replace(row, cohort=earlier.cohort, target=earlier.target)
-        return self.begin_again(row)
+        known = self.earlier
+        if not is_first and all(one.status == "failed" for one in known.values()):
+            known = {}  # no reply had counted when the round failed: after other answers, its requests may differ
+        begun = {}
+        for row in rows:
+            earlier = known.get(row.request_id)
+            if is_after_wait and earlier is not None and earlier.status == "failed":
+                earlier = None  # this time, other requests may have arrived first
+            if earlier is not None:
+                self._check_same(row, earlier)
+                row = dataclasses.replace(row, cohort=earlier.cohort, target=earlier.target)
+            if earlier is None or earlier.status == "failed":
+                begun[row.request_id] = self._again(row)
+        self.ctx.store.record_requests(list(begun.values()))
+        return [begun.get(row.request_id) or known[row.request_id] for row in rows]
 
     def begin_again(self, row: RequestRow) -> RequestRow:
-        """Record that a request is sent: clients that failed are asked again, even if this attempt is killed."""
-        if (replayed := self._replayed.get(row.request_id)) != row.counted:
-            row = dataclasses.replace(row, counted=replayed)
-        self.note(row, at_once=True)
+        """Record that a request is sent again."""
+        row = self._again(row)
+        self.ctx.store.record_requests([row])
         return row
 
-    def note(self, row: RequestRow, *, at_once: bool = False) -> None:
-        """Record a request, and how it was answered.
+    def _again(self, row: RequestRow) -> RequestRow:
+        """The row of a request that is sent: clients that failed are asked again, even if this attempt is killed."""
+        replayed = self._replayed.get(row.request_id)
+        return row if replayed == row.counted else dataclasses.replace(row, counted=replayed)
 
-        ``at_once``: before tasks run, whose files are found by it; or which replies count depends on when they arrived.
-        Other rows follow from the tasks' rows, and a tree has hundreds in a round: they are written with these.
+    def note(self, row: RequestRow, *, at_once: bool = False) -> None:
+        """Record how a request was answered.
+
+        ``at_once``: which replies count depends on when they arrived. Other rows follow from the tasks' rows, and a
+        tree has hundreds in a round: they are written with these.
         """
-        self.ctx.store.record_request(row, later=not at_once)
+        self.ctx.store.record_requests([row], later=not at_once)
 
     def _check_same(self, row: RequestRow, earlier: RequestRow) -> None:
         for name in ("number", "entry_point", "reply_kind", "client_group", "cohort"):
@@ -374,9 +382,6 @@ class ValidationLedger(Ledger):
     def disown(self, task: TaskRow, damage: str) -> None:
         super().disown(task, damage)
         self.found.pop(task.client_id, None)
-
-    def begin(self, row: RequestRow, *, is_first: bool, is_after_wait: bool = False) -> RequestRow:
-        return row
 
     def note(self, row: RequestRow, *, at_once: bool = False) -> None:
         """A validation is not a request of the strategy, so nothing is recorded."""

@@ -189,16 +189,17 @@ class StateStore:
         with self._database.transaction() as transaction:
             self._record_round(transaction, row)
 
-    def record_request(self, row: RequestRow, *, later: bool = False) -> None:
-        """Record a request when a round sends it, and which replies count.
+    def record_requests(self, rows: Sequence[RequestRow], *, later: bool = False) -> None:
+        """Record requests when a round sends them, and which replies count.
 
-        ``later``: it is written together with the tasks' rows (`record_task`).
+        ``later``: they are written together with the tasks' rows (`record_task`).
         """
         if later:
-            self._database.add(RequestRecord.of(row))
-            return
-        with self._database.transaction() as transaction:
-            transaction.run(REQUESTS.upsert, REQUESTS.encode(row))
+            for row in rows:
+                self._database.add(RequestRecord.of(row))
+        elif rows:
+            with self._database.transaction() as transaction:
+                transaction.run_many(REQUESTS.upsert, [REQUESTS.encode(row) for row in rows])
 
     def list_requests(self, session_id: str, *, round_number: int | None = None) -> list[RequestRow]:
         """Requests by round, in the order in which they were sent."""

@@ -89,25 +89,24 @@ def _round(home: Home, store: StateStore, session_id: str, number: int, names: l
     counted = [name for k, name in enumerate(names) if (number * 31 + k) % 97]
     begun = RoundRow(**key, cohort=names, target=len(names), started_at=1.7e9 + number)  # type: ignore[arg-type]
     store.begin_round(begun)
-    store.record_request(
-        RequestRow(
-            **key,
-            request_id=f"train-{number}",
-            number=1,
-            entry_point="train",
-            reply_kind="update",
-            cohort=names,
-            target=1,
-            started_at=1.7e9 + number,
-            status="answered",
-            counted=counted,
-            wall_s=0.4,
-            num_ok=len(counted),
-            num_failed=len(names) - len(counted),
-            bytes_down=52_000 * len(names),
-            bytes_up=52_000 * len(counted),
-        )
+    request = RequestRow(
+        **key,
+        request_id=f"train-{number}",
+        number=1,
+        entry_point="train",
+        reply_kind="update",
+        cohort=names,
+        target=1,
+        started_at=1.7e9 + number,
+        status="answered",
+        counted=counted,
+        wall_s=0.4,
+        num_ok=len(counted),
+        num_failed=len(names) - len(counted),
+        bytes_down=52_000 * len(names),
+        bytes_up=52_000 * len(counted),
     )
+    store.record_requests([request])
     told: list[tuple[Any, Any]] = []
     mean, ok = 0.95 * (1 - math.exp(-number / 40)), set(counted)
     for k, name in enumerate(names):

@@ -66,8 +66,8 @@ def test_killed_at_any_event_a_session_resumes_to_the_same_bits(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("moment", ["before", "after"])
-@pytest.mark.parametrize("step", ["begin_round", "record_request", "commit_round", "finish_round"])
-@pytest.mark.every_push("record_request-before|commit_round-after|finish_round-before")
+@pytest.mark.parametrize("step", ["begin_round", "record_requests", "commit_round", "finish_round"])
+@pytest.mark.every_push("record_requests-before|commit_round-after|finish_round-before")
 def test_killed_at_a_commit_a_session_resumes_to_the_same_bits(
     federation: Federation, sampled: Federation, step: str, moment: str
 ) -> None:
@@ -209,7 +209,7 @@ def test_killed_around_every_record_a_session_leaves_the_files_of_an_undisturbed
     tmp_path: Path, undisturbed: Federation, executor: str
 ) -> None:
     expected = outcome_of(undisturbed, undisturbed.store.list_sessions()[0].session_id)
-    steps = [("record_task", 16), ("record_request", 6), ("begin_round", 3), ("commit_round", 3), ("finish_round", 3)]
+    steps = [("record_task", 16), ("record_requests", 6), ("begin_round", 3), ("commit_round", 3), ("finish_round", 3)]
     for step in [f"{moment}:{name}:{k + 1}" for name, n in steps for k in range(n) for moment in ("before", "after")]:
         federation = Federation(Home.open(tmp_path / step.replace(":", " ") / ".fedpkg"))
         config = config_of(federation, sampler={}, executor={"name": executor, "workers": 2})
@@ -242,9 +242,9 @@ def test_answers_that_counted_still_do_when_a_controller_is_killed(federation: F
     for path in arrivals.folder.iterdir():
         path.unlink()
     told = ["--arrivals", str(arrivals.folder)]
-    killed(federation, "--run", write_config(federation, config), *told, "--kill-at-step", "after:record_request:2")
+    killed(federation, "--run", write_config(federation, config), *told, "--kill-at-step", "after:record_requests:2")
     session_id = federation.store.list_sessions()[-1].session_id
-    killed(federation, "--resume", session_id, *told, "--kill-at-step", "before:record_request:2")
+    killed(federation, "--resume", session_id, *told, "--kill-at-step", "before:record_requests:2")
     killed(federation, "--resume", session_id, *told, "--kill-at-step", "after:record_task:1")
     arrivals.catch_up(federation.home, session_id)
     federation.resume(session_id, watch=arrivals)
@@ -258,7 +258,7 @@ def test_moved_home_shows_checks_and_resumes_to_the_same_bits(
     data = {"count": 4, "data": {"dataset": "sklearn/iris"}}
     config = config_of(federation, sampler={}, clients=data, round={"required": 2}, keep={"updates": True})
     expected = outcome_of(federation, federation.run(config).session_id)
-    killed(federation, "--run", write_config(federation, config), "--kill-at-step", "before:record_request:4")
+    killed(federation, "--run", write_config(federation, config), "--kill-at-step", "before:record_requests:4")
     wait_until_gone(federation)
     moved = Federation(Home(federation.home.root.rename(federation.home.root.with_name("umgezogen nach hier"))))
     assert [finding for finding in moved.findings() if finding.damaged] == []

@@ -66,7 +66,7 @@ def test_failed_task_of_sets_can_be_repeated_by_hand(federation: Federation, tmp
 def test_more_sets_than_stay_open_are_opened_again(federation: Federation) -> None:
     config = config_of(federation, clients=18, rounds=1, sampler={}, arguments={})
     undisturbed = federation.run(config)
-    process = drive(federation, "--run", write_config(federation, config), "--kill-at-step", "before:record_request:2")
+    process = drive(federation, "--run", write_config(federation, config), "--kill-at-step", "before:record_requests:2")
     process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     session = federation.store.list_sessions()[-1]

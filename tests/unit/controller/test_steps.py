@@ -192,7 +192,7 @@ def test_killed_as_a_request_is_recorded_a_step_resumes_to_the_same_bits(
 ) -> None:
     expected = all_of(federation, federation.run(config_of(federation)).session_id)
     config = write_config(federation, config_of(federation))
-    process = drive(federation, "--run", config, "--kill-at-step", f"{moment}:record_request:{number}")
+    process = drive(federation, "--run", config, "--kill-at-step", f"{moment}:record_requests:{number}")
     process.communicate(timeout=200)
     assert process.returncode == -signal.SIGKILL
     session = federation.store.list_sessions()[-1]

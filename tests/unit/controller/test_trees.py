@@ -271,13 +271,13 @@ def test_a_tree_that_is_killed_at_an_event_resumes_to_the_same_bits(
 @pytest.mark.soak
 @pytest.mark.timeout(3000)
 @pytest.mark.parametrize("name", KILLED)
-@pytest.mark.parametrize("step", ["begin_round", "record_request", "commit_round", "finish_round"])
+@pytest.mark.parametrize("step", ["begin_round", "record_requests", "commit_round", "finish_round"])
 def test_a_tree_that_is_killed_at_a_commit_resumes_to_the_same_bits(
     tmp_path: Path, quiet: Callable[[str], tuple[list[object], int]], name: str, step: str
 ) -> None:
     expected, _ = quiet(name)
     for moment in ("before", "after"):
-        for number in (1, 2, 5, 9) if step == "record_request" else (1, 2):
+        for number in (1, 2, 5, 9) if step == "record_requests" else (1, 2):
             federation = Federation(Home.open(tmp_path / f"{moment} {number}" / ".fedpkg"))
             run_killed(federation, name, ["--kill-at-step", f"{moment}:{step}:{number}"])
             assert outcome_with_combiners(federation) == expected, f"killed {moment} {step} {number}"

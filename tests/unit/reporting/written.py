@@ -129,7 +129,7 @@ def _write_round(
         started_at=1.7e9 + number, status="answered", counted=counted, wall_s=0.4, num_ok=len(counted),
         num_failed=len(names) - len(counted), bytes_down=52_000 * len(names), bytes_up=52_000 * len(counted),
     )  # fmt: skip
-    store.record_request(request)
+    store.record_requests([request])
     validated = []
     for k, name in enumerate(names):
         task = f"{session_id}/{number}/{name}"

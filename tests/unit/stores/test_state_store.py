@@ -266,16 +266,16 @@ def test_requests_are_recorded_when_they_are_asked_and_when_they_are_answered(ru
         running.begin_round(round_row(number))
     second = request_row("ask 2 ü", number=2, entry_point="gradient", client_group="häufig")
     for row in (second, request_row("ask 1"), request_row("ask 1", round_number=2)):
-        running.record_request(row)
+        running.record_requests([row])
     answered = dataclasses.replace(
         second, status="answered", counted=["client-1"], wall_s=0.5, num_ok=1, num_failed=1, bytes_down=9 << 30
     )
-    running.record_request(answered)
+    running.record_requests([answered])
     assert running.list_requests("digits-1", round_number=1) == [request_row("ask 1"), answered]
     for number in (5, 6):  # these are written with the next call, and only the last one
-        running.record_request(dataclasses.replace(answered, num_ok=number), later=True)
+        running.record_requests([dataclasses.replace(answered, num_ok=number)], later=True)
     assert running.list_requests("digits-1", round_number=1)[1].num_ok == 6
-    running.record_request(answered)
+    running.record_requests([answered])
     assert [row.round_number for row in running.list_requests("digits-1")] == [1, 1, 2]
     failed = dataclasses.replace(second, status="failed")
     running.finish_round(round_row(1, status="failed"), requests=[failed])
@@ -303,7 +303,7 @@ def test_aggregates_of_metrics_come_back_and_are_replaced_when_their_round_is_co
 
 def test_request_of_no_round_is_refused(running: StateStore) -> None:
     with pytest.raises(StoreError, match="is inconsistent with others"):
-        running.record_request(request_row("ask"))
+        running.record_requests([request_row("ask")])
 
 
 def test_rounds_that_are_not_there(running: StateStore) -> None:
@@ -425,7 +425,7 @@ def test_rounds_and_requests_are_filtered_and_counted(running: StateStore) -> No
     assert running.count_rounds("digits-1") == 4
     assert running.count_rounds("digits-1", status=("aggregated", "finished")) == 3
     for number, status in ((1, "answered"), (2, "asked"), (3, "failed")):
-        running.record_request(request_row("ask", round_number=number, status=status))
+        running.record_requests([request_row("ask", round_number=number, status=status)])
     assert [row.round_number for row in running.list_requests("digits-1")] == [1, 2, 3]
     assert [row.status for row in running.list_requests("digits-1", round_number=2)] == ["asked"]
 
