@@ -11,7 +11,7 @@ _CALLED_BY_FEDPKG = ("dp_accounting", "scipy", "safetensors", "zstandard")  # ca
 _OTHERS = frozenset({"fedpkg", "torch", "numpy", *_CALLED_BY_FEDPKG, *sys.stdlib_module_names})
 
 
-def fault_of_own(error: Exception, *, where: str, session_id: str) -> SessionFailed | None:
+def fault_of_own(error: BaseException, *, where: str, session_id: str) -> SessionFailed | None:
     """The error to raise for an error in user code; None if it is not in user code."""
     if (place := _place(error)) is None:
         return None
@@ -22,7 +22,7 @@ def fault_of_own(error: Exception, *, where: str, session_id: str) -> SessionFai
     )
 
 
-def _place(error: Exception) -> str | None:
+def _place(error: BaseException) -> str | None:
     """The innermost line outside fedpkg; None if the controller was called from there and failed itself."""
     found = None
     for frame, line in traceback.walk_tb(error.__traceback__):

@@ -150,7 +150,7 @@ class _Training:
             if isinstance(error, (ConfigError, SpecError)):  # resuming would use the same configuration
                 error.hint = "; ".join(filter(None, [error.hint, "for a changed configuration, start a new run"]))
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             failed = fault_of_own(error, where=f"round {self.round_number}", session_id=self.row.session_id)
             if failed is None:
                 raise

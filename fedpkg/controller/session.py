@@ -77,7 +77,7 @@ def run_session(ctx: SessionContext) -> SessionRow:
         return _run_rounds(started(ctx), done, unfinished, collapses, stops)
     except KeyboardInterrupt:
         return _interrupted(ctx)
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # of a strategy that calls sys.exit
         if (failed := _failed(ctx, error)) is error:
             raise
         raise failed from error
@@ -146,7 +146,7 @@ def _interrupted(ctx: SessionContext) -> SessionRow:
     ) from None
 
 
-def _failed(ctx: SessionContext, error: Exception) -> Exception:
+def _failed(ctx: SessionContext, error: BaseException) -> BaseException:
     """Record that a session has failed; return the error to raise."""
     session_id = ctx.session.session_id
     if isinstance(error, FedpkgError):

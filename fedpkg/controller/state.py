@@ -7,11 +7,11 @@ from typing import Any
 
 from fedpkg.errors import SessionFailed
 from fedpkg.stores.base import WEIGHTS_MARK
+from fedpkg.strategies.base import not_data
 from fedpkg.weights.records import Records
 from fedpkg.weights.weights import Weights
 
 _BUFFERS, _RECORDS = "buffers", "records"
-_PLAIN = frozenset((str, int, float, bool, type(None)))
 
 
 def check_state(state: object, what: str, *, has_model: bool) -> None:
@@ -37,22 +37,22 @@ def encode(state: Any, put: Callable[[Weights | Records], tuple[str, Sequence[st
     Raises:
         SessionFailed: it contains an object that is not data.
     """
-    if type(state) in _PLAIN:  # first, as states of coordinators have thousands of them
-        return state
+    if other := not_data(state):
+        hint = "use Weights, Records, numbers, text, and lists and dicts of them"
+        raise SessionFailed(f"a strategy's state and metrics are data; they cannot contain {other}", hint=hint)
+    return _encoded(state, put)
+
+
+def _encoded(state: Any, put: Callable[[Weights | Records], tuple[str, Sequence[str]]]) -> Any:
     if isinstance(state, (Weights, Records)):
         digest, buffers = put(state)
         more = {_RECORDS: True} if isinstance(state, Records) else {_BUFFERS: list(buffers)} if buffers else {}
         return {WEIGHTS_MARK: digest, **more}
     if isinstance(state, Mapping):
-        return {str(key): encode(value, put) for key, value in state.items()}
+        return {str(key): _encoded(value, put) for key, value in state.items()}
     if isinstance(state, (list, tuple)):
-        return [encode(value, put) for value in state]
-    if isinstance(state, (int, float, str)):
-        return state
-    raise SessionFailed(
-        f"a strategy's state and metrics are data; they cannot contain a {type(state).__name__}",
-        hint="use Weights, Records, numbers, text, and lists and dicts of them",
-    )
+        return [_encoded(value, put) for value in state]
+    return state
 
 
 def decode(data: Any, get: Callable[[str, Sequence[str]], Weights], get_records: Callable[[str], Records]) -> Any:

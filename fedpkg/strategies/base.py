@@ -312,6 +312,26 @@ def upward(path: str) -> Iterator[str]:
 ENDED = "ended"  # `StepResult.finished` of a strategy that has done all that it was to do: there is no more to say
 
 
+def not_data(state: object) -> str:
+    """What a state contains that cannot be saved, as "a set"; empty: nothing. Weights, numbers, text, and lists and
+    dicts of them can.
+    """
+    from fedpkg.weights.records import Records
+    from fedpkg.weights.weights import Weights
+
+    plain = frozenset((str, int, float, bool, type(None)))  # looked up first: states have thousands of them
+    data = (Weights, Records, str, int, float)
+
+    def of(value: object) -> str:
+        if type(value) in plain or isinstance(value, data):
+            return ""
+        if not isinstance(value, (Mapping, list, tuple)):
+            return f"a {type(value).__name__}"
+        return next(filter(None, map(of, value.values() if isinstance(value, Mapping) else value)), "")
+
+    return of(state)
+
+
 @dataclass(frozen=True)
 class StepResult:
     """The result of a step. A step may also return the state alone (`StepResult.of`).

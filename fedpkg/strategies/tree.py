@@ -28,6 +28,7 @@ from fedpkg.strategies.base import (
     SteppingStrategy,
     StepResult,
     Strategy,
+    not_data,
     take_step,
     upward,
 )
@@ -352,7 +353,7 @@ class _Open:
                 else:
                     self._state = given_model(kept, self._model, self._strategy)
             self._next_round()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             self._fail(error)
 
     def advance(self) -> None:
@@ -447,7 +448,7 @@ class _Open:
                 self._ask(self._step.send(replies))
             except StopIteration as end:
                 self._end_round(end.value)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             if self._found_nobody():
                 self._end_without_clients()
             else:
@@ -474,6 +475,8 @@ class _Open:
         if misfit := result.model.mismatch(self._model):
             raise AggregationError(f"its model does not fit the one that it received: {misfit}")
         finite(result.model, like=self._model)
+        if other := not_data(result.state):
+            raise AggregationError(f"its state cannot be saved: {other}")
         for merged in asked:
             self.examples.update(merged.examples)
         self._virtual_s += max((merged.virtual_s for merged in asked), default=0.0)
@@ -520,7 +523,7 @@ class _Open:
                 raise NobodyToAsk("the samplers of the tree found no clients")
             raise AggregationError(f"{usable} usable updates of {number}, {self.combiner.required} are required")
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, error: Exception | SystemExit) -> None:
         """The combiner passes nothing upward. Errors of the controller, and of the root, end the round."""
         if error is self.work.broken or (isinstance(error, FedpkgError) and not isinstance(error, AggregationError)):
             raise error

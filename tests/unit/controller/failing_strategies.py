@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 
 import numpy as np
@@ -30,3 +31,13 @@ class Raising:
 class NotFinite(Raising):
     def made(self, model: Weights) -> Weights:
         return Weights({name: model[name] * float("nan") for name in model})
+
+
+class Exiting(Raising):
+    def made(self, model: Weights) -> Weights:
+        sys.exit(3)
+
+
+class NotSaved(Raising):
+    def tell(self, state: State, replies: Iterator[Reply]) -> State:
+        return {"model": next(replies).weights, "seen": [{1, 2}]}

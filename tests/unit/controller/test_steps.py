@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import signal
+import sys
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -267,6 +268,8 @@ class Astray:
             return StepResult({"model": x}, {"x": x["x"]})  # type: ignore[dict-item]
         if self.way == "raises":
             raise KeyError("Tippfehler")
+        if self.way == "exits":
+            sys.exit(3)
         return {"model": (0.0 * x) / 0.0} if self.way == "nan" else None
 
 
@@ -286,6 +289,7 @@ class Astray:
         ("metrics", "a strategy's state and metrics are data; they cannot contain a Tensor"),
         ("a set", "a strategy's state and metrics are data; they cannot contain a set"),
         ("raises", r"round 1: KeyError: 'Tippfehler'\n.*test_steps.py, line \d+, in step"),
+        ("exits", r"round 1: SystemExit: 3\n.*test_steps.py, line \d+, in step"),
     ],
 )
 def test_step_that_goes_astray_fails_with_what_it_did(federation: Federation, way: str, words: str) -> None:

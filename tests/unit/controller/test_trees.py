@@ -371,6 +371,8 @@ def test_a_round_that_the_root_has_failed_is_resumed_to_the_bits_of_one_without_
     [
         ({"strategy": {"name": "failing_strategies:Raising"}}, "ValueError: expected more"),
         ({"strategy": {"name": "failing_strategies:NotFinite"}}, "not finite"),
+        ({"strategy": {"name": "failing_strategies:Exiting"}}, "SystemExit: 3"),
+        ({"strategy": {"name": "failing_strategies:NotSaved"}}, "its state cannot be saved: a set"),
         ({"timeout_s": 0.1}, "0 usable updates of 2, 1 are required"),
         ({"required": 3, "children": [{"name": "x", "clients": ["client-2"]}]}, "1 usable updates of 3, 3 are required"),
     ],
