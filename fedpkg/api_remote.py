@@ -48,12 +48,15 @@ class RemoteClient:
         """
         try:
             with self._open(path, query) as response:
-                return json.load(response)
+                lines = response.headers.get_content_subtype() == "jsonl"
+                return [json.loads(line) for line in response] if lines else json.load(response)
         except urllib.error.HTTPError as error:
             return _refused(error)
 
     def download_model(self, id: str, path: str) -> Answer:
-        """Write the file of a model to ``path``; its suffix chooses the format."""
+        """Write the file of a model to ``path``: with the suffix .npz or .safetensors in that format, with another one
+        or none as it is stored.
+        """
         suffix = Path(path).suffix
         query = {"form": suffix} if suffix in (".npz", ".safetensors") else {}
         try:

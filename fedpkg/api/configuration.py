@@ -37,6 +37,7 @@ class Configuration(Struct, frozen=True, kw_only=True):
     session_id: str
     values: list[Value]
     yaml: str
+    notes: tuple[str, ...] = ()
 
 
 class PackageFile(Struct, frozen=True, kw_only=True):
@@ -98,7 +99,7 @@ def get_configuration(at: Opened, ref: Ref) -> Configuration:
         if any(key == one or key.startswith(f"{one}.") for one in chosen):
             origin = "sweep"
         values.append(Value(key=key, value=value, origin=origin))
-    return Configuration(session_id=row.session_id, values=values, yaml=yaml_of(shown))
+    return Configuration(session_id=row.session_id, values=values, yaml=yaml_of(shown), notes=at.without_config(row))
 
 
 def _defaults() -> dict[str, Any]:

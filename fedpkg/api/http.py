@@ -148,5 +148,5 @@ def _told(handle: Handler, home: Path) -> Handler:
     return told
 
 
-# 503: the home cannot be read.
+# 503: the home, or a part of it, cannot be read.
 _STATUSES = {NotFound: 404, ConfigError: 400, SessionError: 409, HomeLocked: 409, FedpkgError: 503}

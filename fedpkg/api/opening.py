@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 import msgspec
 
+from fedpkg.errors import StoreError
 from fedpkg.session.record import DEFAULT_HOME, find_session, open_home, running_sessions
 from fedpkg.stores.opening import open_store
 
@@ -54,8 +55,22 @@ class Opened:
         return running_sessions(self.home)
 
     def session(self, ref: str) -> SessionRow:
-        """A session by its id, the beginning of one, or ``latest``. Raises NotFound."""
-        return find_session(self.store, ref)
+        """A session by its id, the beginning of one, or ``latest``. A damaged configuration is empty in its row:
+        `without_config` tells it.
+
+        Raises:
+            NotFound: there is none.
+        """
+        try:
+            return find_session(self.store, ref)
+        except StoreError:
+            if ref == "latest":
+                raise
+            return self.store.get_session_without_config(ref)
+
+    def without_config(self, row: SessionRow) -> tuple[str, ...]:
+        """The note about a session whose configuration is damaged."""
+        return () if row.config else (f"the database is damaged: the configuration of {row.session_id} cannot be read",)
 
     def shown_path(self, path: str) -> str:
         """A path for an answer: from the folder of the home if it is below it, else ``…/`` and its last part."""

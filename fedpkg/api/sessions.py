@@ -220,7 +220,7 @@ def get_session(at: Opened, ref: Ref) -> SessionDetail:
         calls=sum(one.calls for one in requests.values()),
         virtual_s=virtual[-1] if virtual else None,
         privacy=_privacy(config, done[-1].strategy_metrics) if done else {},
-        notes=at.notes(read),
+        notes=(*at.without_config(row), *at.notes(read)),
     )
 
 

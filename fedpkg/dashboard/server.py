@@ -53,7 +53,7 @@ _ANSWERS: tuple[tuple[type[FedpkgError], int, str], ...] = (
     (NotFound, 404, "This is not in the home"),
     (ConfigError, 400, "This address cannot be understood"),
     (SessionError, 409, "This cannot be done now"),
-    (StoreError, 503, "The home cannot be read"),
+    (StoreError, 503, "This cannot be read"),
 )
 _FOREVER = "private, max-age=31536000, immutable"
 

@@ -123,12 +123,21 @@ class StateStore:
 
     def get_session(self, ref: str) -> SessionRow:
         """The session with this id, or the only one whose id starts with it."""
+        return self._select(SESSIONS, {"session_id": self._session_id(ref)})[0]
+
+    def get_session_without_config(self, ref: str) -> SessionRow:
+        """A session whose configuration may be damaged; in the row it is empty."""
+        where, parameters = where_of({"session_id": self._session_id(ref)})
+        values = dict(zip(SESSIONS.columns, self._database.rows(SESSIONS.select + where, parameters)[0], strict=True))
+        return SESSIONS.decode(list({**values, "config": "{}"}.values()))
+
+    def _session_id(self, ref: str) -> str:
         ids = self._find_sessions(ref)
         if len(ids) > 1:
             raise NotFound(f"{ref!r} is ambiguous: {_some(ids)}", hint="give more of the session's id", ref=ref)
         if not ids:
             raise self._no_session(ref)
-        return self._select(SESSIONS, {"session_id": ids[0]})[0]
+        return ids[0]
 
     def list_sessions(self, *, newest_first: bool = False, limit: int | None = None) -> list[SessionRow]:
         """All sessions, oldest first."""

@@ -36,7 +36,7 @@ def page(asked: Asked) -> Page:
     }
     more: dict[str, Any] = {"package": package, "config": config, "starts": list_starts(asked.at, session_id)}
     shown = values_of(detail, "Package and configuration", **more)
-    return Page("What exactly did this session run?", shown, parts, package.notes, trail_of(detail))
+    return Page("What exactly did this session run?", shown, parts, (*config.notes, *package.notes), trail_of(detail))
 
 
 def text_of(value: Any) -> str:

@@ -352,6 +352,9 @@ def test_damaged_row_is_a_note(written: Write) -> None:
         in_store(root, write.format("sessions", "config"))
         listed = sessions.list_sessions(at)
         assert listed.total == 0 and "sessions.config" in listed.notes[0]
+        assert "configuration of digits-1 cannot be read" in sessions.get_session(at, "digits").notes[0]
+        assert configuration.get_configuration(at, "digits-1").notes
+        assert len(rounds.list_rounds(at, "digits-1").items) == 4
 
 
 def test_damaged_session_does_not_hide_others(home: Path, tmp_path: Path) -> None:

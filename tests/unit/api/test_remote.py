@@ -87,6 +87,8 @@ def test_any_address_can_be_asked(both: tuple[Any, Any]) -> None:
     _, remote = both
     assert remote.get("/sessions", search="nested")["total"] == 1
     assert len(remote.get("/compare", sessions=["nested", "tree"])["sessions"]) == 2
+    listed = remote.get("/sessions/nested/validations", form="jsonl")
+    assert listed and listed == remote.get("/sessions/nested/validations")
 
 
 def test_address_is_put_right(both: tuple[Any, Any]) -> None:

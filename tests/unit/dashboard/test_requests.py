@@ -258,6 +258,15 @@ def test_what_is_damaged_is_a_note_on_its_page(server: Served, tmp_path: Path) -
             check_safe(other, answer)
         notes = other.ask(f"/sessions/{session}/rounds").text
     assert 'class="note"' in notes and "round" in notes
+    with closing(sqlite3.connect(home / "state.db")) as database:
+        database.execute("update sessions set config = '{broken' where session_id = ?", [session])
+        database.commit()
+    with served(home) as other:
+        told = f"the configuration of {session} cannot be read"
+        compared = f"/compare?session={session}&session={session_ids(home)['killed']}"
+        assert told in other.ask(f"/sessions/{session}").text and other.ask(compared).status == 200
+        for path in paths:
+            assert other.ask(path).status in (200, 404), path
 
 
 def test_a_home_without_a_store_has_a_page(tmp_path: Path) -> None:
