@@ -521,7 +521,12 @@ class _Open:
         if usable < self.combiner.required:
             if not self.combiner.path and not self.work.has_asked:
                 raise NobodyToAsk("the samplers of the tree found no clients")
-            raise AggregationError(f"{usable} usable updates of {number}, {self.combiner.required} are required")
+            below = [one for merged in self._asked for one in merged.children if one.outcome and one.outcome.failure]
+            named = ", ".join(one.combiner.path for one in below[:3]) + ", …" * (len(below) > 3)
+            raise AggregationError(
+                f"{usable} usable updates of {number}, {self.combiner.required} are required",
+                hint=f"{named} failed: fedpkg session show --tree says why" if below else None,
+            )
 
     def _fail(self, error: Exception | SystemExit) -> None:
         """The combiner passes nothing upward. Errors of the controller, and of the root, end the round."""

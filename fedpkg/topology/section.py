@@ -101,6 +101,13 @@ def _from_file(section: Mapping[str, Json], places: Places) -> tuple[Mapping[str
     if not isinstance(found, dict) or "file" in found:
         raise ConfigError(f"{path}: there is no section 'topology' that describes a tree", key="topology.file")
     places = Places(str(path.absolute()), lines)
+    if others := [key for key in tree if key != "topology"]:
+        raise ConfigError(
+            f"{places.where((others[0],))}: '{others[0]}' stands beside the section 'topology', and nothing "
+            "else of this file is read",
+            hint="indent it, if it belongs to the tree, or move it to the run.yaml",
+            key="topology.file",
+        )
     absolute_paths({"topology": found}, places)
     return found, places
 

@@ -129,8 +129,9 @@ def test_without_enough_children_of_the_root_the_round_fails_and_is_repeated(fed
     plan = {"client-0@1": "exit3"}
     tree = {"children": [{"name": "a", "clients": ["client-0"]}, {"name": "b", "clients": ["client-1"]}]}
     config = federation.config(clients=2, plan=plan, topology=tree, round={"required": 2})
-    with pytest.raises(AggregationError, match="1 usable updates of 2, 2 are required"):
+    with pytest.raises(AggregationError, match="1 usable updates of 2, 2 are required") as failed:
         federation.run(config)
+    assert failed.value.hint == "a failed: fedpkg session show --tree says why"
     (session,) = federation.store.list_sessions()
     assert federation.store.list_rounds(session.session_id)[0].status == "failed"
     rows = rows_of(federation, session)
@@ -504,7 +505,7 @@ ERROR_FEEDBACK = {"name": "fedavg", "transforms": [{"name": "top_k", "share": 0.
 def test_what_cannot_hold_at_the_root_of_a_tree_is_refused(
     federation: Federation, at_once: AtOnce, strategy: dict[str, Any], message: str | None
 ) -> None:
-    tree = {"others": "root", "children": [{"name": "a", "clients": ["client-0"]}]}
+    tree = {"others": "root", "children": [{"name": "a", "clients": ["client-0"], "strategy": "fedavg"}]}
     config = config_of(federation, tree, strategy=strategy, rounds=1)
     if message is None:
         assert federation.run(config).status == "finished"

@@ -12,7 +12,7 @@ from fedpkg.cli.main import run_command
 from fedpkg.config import RunConfig
 from fedpkg.config_reading import config_of
 from fedpkg.data.clients import prepare_clients
-from fedpkg.errors import FedpkgError
+from fedpkg.errors import ConfigError, FedpkgError
 from fedpkg.session.configuration import resolved
 from fedpkg.topology.building import facts_of, manifest_of, shares_of, tree_of
 
@@ -126,9 +126,12 @@ def test_a_column_of_the_dataset_makes_a_tree(here: Path) -> None:
 def test_data_in_a_file_of_a_tree_is_relative_to_it(here: Path) -> None:
     (here / "trees").mkdir()
     (here / "south.npz").rename(here / "trees" / "south.npz")
-    tree = "{topology: {others: root, children: [{name: south, clients: ['client-[3-5]'], data: south.npz}]}}"
+    tree = "topology: {others: root, children: [{name: south, clients: ['client-[3-5]'], data: south.npz}]}\n"
     (here / "trees" / "tree.yaml").write_text(tree)
     assert sizes(config({"file": "trees/tree.yaml"})) == [4, 4, 4, 10, 10, 10]
+    (here / "trees" / "tree.yaml").write_text(tree + "rounds: 3\n")
+    with pytest.raises(ConfigError, match=r"tree\.yaml, line 2: 'rounds' stands beside the section 'topology'"):
+        config({"file": "trees/tree.yaml"})
 
 
 def test_texts_in_a_table_make_a_tree_and_are_shown_before_a_run(
