@@ -97,11 +97,12 @@ def _from_file(section: Mapping[str, Json], places: Places) -> tuple[Mapping[str
             f"{places.where(('topology', 'file'))}: {path} cannot be read: {reason}", key="topology.file"
         ) from error
     tree, lines = read_yaml(text, source=str(path))
-    found = tree.get("topology") if isinstance(tree, dict) else None
+    sections: dict[str, Json] = tree if isinstance(tree, dict) else {}
+    found = sections.get("topology")
     if not isinstance(found, dict) or "file" in found:
         raise ConfigError(f"{path}: there is no section 'topology' that describes a tree", key="topology.file")
     places = Places(str(path.absolute()), lines)
-    if others := [key for key in tree if key != "topology"]:
+    if others := [key for key in sections if key != "topology"]:
         raise ConfigError(
             f"{places.where((others[0],))}: '{others[0]}' stands beside the section 'topology', and nothing "
             "else of this file is read",
