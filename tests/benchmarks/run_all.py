@@ -36,6 +36,7 @@ BENCHMARKS = [
     ["scale.py"],
     ["trees.py"],
     ["entities.py"],
+    ["viewers.py"],
 ]
 QUICK = [
     ["start_up.py", "--repeat", "1"],
@@ -52,6 +53,7 @@ QUICK = [
     ["aggregators.py", "--repeat", "1", "--clients", "8", "--elements", "1000000"],
     ["clusters.py", "--clients", "100", "--elements", "10000", "--close", "20"],
     ["entities.py", "--entities", "3000", "--repeat", "1"],
+    ["viewers.py", "--repeat", "1", "--rounds", "5"],
     ["workloads.py", "w1", "--repeat", "1"],
     ["message_apps.py", "w1", "--repeat", "1", "--no-memory"],
     ["algorithms.py", "--repeat", "1", "--nodes", "5"],
