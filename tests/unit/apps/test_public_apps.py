@@ -305,6 +305,7 @@ KINDS: dict[str, tuple[str, ...]] = {
 
 
 @pytest.mark.soak
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("name", KINDS)
 def test_an_app_gives_the_same_bits_on_all_executors(apps: Apps, name: str) -> None:
     if name == "xgboost_trees":
