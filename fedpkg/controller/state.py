@@ -20,7 +20,14 @@ def check_state(state: object, what: str, *, has_model: bool) -> None:
         keys = f" with {', '.join(map(repr, state))}" if isinstance(state, dict) else ""
         needed = "a dict with a 'model'" if has_model else "a dict"
         raise SessionFailed(f"{what}, {needed}, not a {type(state).__name__}{keys}")
-    encode(state, lambda weights: ("", ()))
+    _check_data(state)
+
+
+def _check_data(value: object) -> None:
+    """Raises SessionFailed: it contains an object that is not data."""
+    if other := not_data(value):
+        hint = "use Weights, Records, numbers, text, and lists and dicts of them"
+        raise SessionFailed(f"a strategy's state and metrics are data; they cannot contain {other}", hint=hint)
 
 
 def no_weights(weights: Weights | Records) -> tuple[str, Sequence[str]]:
@@ -37,9 +44,7 @@ def encode(state: Any, put: Callable[[Weights | Records], tuple[str, Sequence[st
     Raises:
         SessionFailed: it contains an object that is not data.
     """
-    if other := not_data(state):
-        hint = "use Weights, Records, numbers, text, and lists and dicts of them"
-        raise SessionFailed(f"a strategy's state and metrics are data; they cannot contain {other}", hint=hint)
+    _check_data(state)
     return _encoded(state, put)
 
 
