@@ -70,6 +70,8 @@ def watched(viewers, rounds):
             runs = threading.Thread(target=lambda: found.append(run_measured(whole)))
             runs.start()
             while not (there := json.load(ask("/api/v1/sessions?search=watched"))["items"]):
+                if not runs.is_alive():
+                    raise SystemExit("the run that was to be watched has failed")
                 time.sleep(0.05)
             before, events = processor_s(process.pid), []
             for _ in range(viewers):
