@@ -10,7 +10,7 @@ from fedpkg.dashboard.curves import combiner_charts, dendrogram_chart, tree_char
 from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.of_session import session_of, trail_of, values_of
 from fedpkg.dashboard.tables import Column, row_of, table_of
-from fedpkg.strategies.base import ROOT
+from fedpkg.strategies.base import ROOT, upward
 
 COLUMNS = (
     Column("path", "combiner"),
@@ -29,16 +29,20 @@ COLUMNS = (
 )
 
 
-def _below(path: str, combiners: Sequence[Combiner]) -> int:
-    """The number of clients below a combiner, also of those below its children."""
-    inside = [one for one in combiners if not path or one.path == path or one.path.startswith(f"{path}/")]
-    return len({client for one in inside for client in one.clients})
+def _clients_below(combiners: Sequence[Combiner]) -> dict[str, int]:
+    """By path: the number of clients below a combiner, also of those below its children."""
+    found: dict[str, set[str]] = {}
+    for one in combiners:
+        for path in upward(one.path):
+            found.setdefault(path, set()).update(one.clients)
+    return {path: len(clients) for path, clients in found.items()}
 
 
 def page(asked: Asked) -> Page:
     detail = session_of(asked)
     found = get_topology(asked.at, detail.summary.session_id)
-    rows = [row_of(one, path=one.path or ROOT, clients=_below(one.path, found.combiners)) for one in found.combiners]
+    below = _clients_below(found.combiners)
+    rows = [row_of(one, path=one.path or ROOT, clients=below[one.path]) for one in found.combiners]
     table = table_of(asked, "combiners", COLUMNS, rows, caption="Combiners", empty="This session has no tree.")
     title = "How are updates combined on their way up?"
     parts: dict[str, Part] = {"combiners": table}
