@@ -11,6 +11,7 @@ import json
 from fedpkg.api.asking import Ref, question
 from fedpkg.api.opening import Opened, Struct
 from fedpkg.session.record import status_of
+from fedpkg.waist.slots import changed_at
 
 
 class Change(Struct, frozen=True, kw_only=True):
@@ -23,6 +24,11 @@ class Change(Struct, frozen=True, kw_only=True):
 def database_version(at: Opened) -> int:
     """A number that differs from the last one of the same `Opened` if any process has committed since."""
     return at.store.version()
+
+
+def slots_version(at: Opened) -> int:
+    """A number that differs from the last one if a slot has taken a task or ended one."""
+    return changed_at(at.home.root)
 
 
 @question

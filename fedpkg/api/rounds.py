@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fedpkg.api.asking import Limit, Ref, RoundNumber, Skip, page, question
 from fedpkg.api.opening import Opened, Page, Struct
 from fedpkg.api.sessions import privacy_of
 from fedpkg.controller.metrics import finite_number
 from fedpkg.errors import NotFound
+from fedpkg.session.record import status_of
 from fedpkg.stores.overview import RequestSums, RoundFacts
+
+if TYPE_CHECKING:
+    from fedpkg.stores.base import SessionRow
 
 _NOT_SECONDS = ("virtual_time",)  # keys among a round's phases that are no parts of its wall time
 
 
 class Round(Struct, frozen=True, kw_only=True):
-    """A round. ``calls`` counts the clients of all its requests; ``phases`` are the seconds of its parts.
+    """A round. ``status`` is ``interrupted`` if its session has ended and the round has not.
 
+    ``calls`` counts the clients of all its requests; ``phases`` are the seconds of its parts.
     ``strategy`` has the numbers that the strategy's step reports, ``strategy_more`` what else it reports.
     """
 
@@ -78,18 +83,20 @@ def list_rounds(at: Opened, ref: Ref, *, counts: bool = True, skip: Skip = 0, li
     Args:
         counts: also the numbers of clients and calls, which take most of the time; without them, these are 0.
     """
-    session_id = at.session(ref).session_id
+    session = at.session(ref)
+    session_id, is_running = session.session_id, _is_running(at, session)
     read = at.overview.rounds(session_id, with_counts=counts)
     requests = at.overview.request_sums(session_id, with_calls=counts)
     found = page(read.rows, skip=skip, limit=limit)
-    items = [_round(one, requests.get(one.round_number, RequestSums())) for one in found.items]
+    items = [_round(one, requests.get(one.round_number, RequestSums()), is_running) for one in found.items]
     return Page(total=found.total, skip=skip, items=items, notes=at.notes(read))
 
 
 @question
 def get_round(at: Opened, ref: Ref, round_number: RoundNumber) -> RoundDetail:
     """One round with its requests, and the number of its tasks. Raises NotFound."""
-    session_id = at.session(ref).session_id
+    session = at.session(ref)
+    session_id = session.session_id
     read = at.overview.rounds(session_id, after=round_number - 1, before=round_number + 1, with_counts=True)
     if not read.rows:
         told = "; ".join(at.notes(read)) or f"session {session_id} has no round {round_number}"
@@ -117,15 +124,19 @@ def get_round(at: Opened, ref: Ref, round_number: RoundNumber) -> RoundDetail:
         )
         for one in at.store.list_requests(session_id, round_number=round_number)
     ]
-    return RoundDetail(round=_round(read.rows[0], sums), requests=requests, tasks=tasks)
+    return RoundDetail(round=_round(read.rows[0], sums, _is_running(at, session)), requests=requests, tasks=tasks)
 
 
-def _round(row: RoundFacts, sums: RequestSums) -> Round:
+def _is_running(at: Opened, session: SessionRow) -> bool:
+    return status_of(session, at.running()) == "running"
+
+
+def _round(row: RoundFacts, sums: RequestSums, is_running: bool) -> Round:
     numbers, more = _split(row.strategy_metrics)
     validated = row.averages.get("validate")
     return Round(
         round_number=row.round_number,
-        status=row.status,
+        status="interrupted" if not is_running and row.status in ("training", "aggregated") else row.status,
         started_at=row.started_at,
         finished_at=row.finished_at,
         seconds=row.wall_s,

@@ -18,7 +18,8 @@ from fedpkg.compute_package.arguments import format_arguments
 from fedpkg.errors import ConfigError, NotFound, PackageError
 from fedpkg.stores.base import TaskRow
 from fedpkg.stores.uploads import Uploads
-from fedpkg.waist.place import STARTUP, TASK_JSON, is_of_startup, last_told, log_of, session_folder
+from fedpkg.waist.place import STARTUP, is_of_startup, last_told, log_of, session_folder
+from fedpkg.waist.slots import occupied_slots
 
 if TYPE_CHECKING:
     from fedpkg.stores.base import SessionRow
@@ -85,16 +86,22 @@ class FailureKind(Struct, frozen=True, kw_only=True):
 
 
 class InFlight(Struct, frozen=True, kw_only=True):
-    """A task that was asked and has not ended. ``since`` is when its files were made; None: it waits for a slot."""
+    """A task that has held a slot (from 0) of this machine since then."""
 
+    slot: int
     client_id: str
     entry_point: str
     round_number: int
-    since: float | None
+    task_id: str
+    since: float
 
 
 class Flying(Struct, frozen=True, kw_only=True):
-    """The tasks in flight. ``slots`` is the number of tasks that run at the same time, as configured."""
+    """The tasks in flight: asked, and without an answer. ``running``: those that hold a slot, by slot. The others wait.
+
+    ``slots`` is the number of tasks that run at the same time, as configured; None: as many as the machine has room
+    for.
+    """
 
     slots: int | None
     total: int
@@ -189,35 +196,28 @@ def get_log(at: Opened, task_id: Text, name: Text = "stderr.log", *, size: LogBy
 
 
 @question
-def tasks_in_flight(at: Opened, ref: Ref, *, limit: Limit = 100) -> Flying:
+def tasks_in_flight(at: Opened, ref: Ref) -> Flying:
     """The tasks of a running session that were asked and have not ended."""
     session = at.session(ref)
-    last = at.overview.round_sums_of(session.session_id).last_round
-    flying = in_flight(at, session, last)
-    running = []
-    for client_id, (entry_point, _) in flying.items():
-        started = _started(at, session.session_id, last, client_id, entry_point)
-        if started is not None:
-            running.append(InFlight(client_id=client_id, entry_point=entry_point, round_number=last, since=started))
-    running.sort(key=lambda one: one.since or 0.0)
+    flying = in_flight(at, session, at.overview.round_sums_of(session.session_id).last_round)
+    running = [
+        InFlight(
+            slot=one.slot,
+            client_id=one.client_id,
+            entry_point=one.entry_point,
+            round_number=one.round_number,
+            task_id=one.task_id,
+            since=one.since,
+        )
+        for one in occupied_slots(at.home.root)
+        if one.session_id == session.session_id and session.session_id in at.running()
+    ]
     executor = session.config.get("executor")
     slots = executor.get("workers") if isinstance(executor, dict) else None
+    total = max(len(flying), len(running))
     return Flying(
-        slots=slots if isinstance(slots, int) else None,
-        total=len(flying),
-        running=running[:limit],
-        waiting=len(flying) - len(running),
+        slots=slots if isinstance(slots, int) else None, total=total, running=running, waiting=total - len(running)
     )
-
-
-def _started(at: Opened, session_id: str, round_number: int, client_id: str, entry_point: str) -> float | None:
-    """When the files of a task were made; None: they are not there yet."""
-    above = session_folder(at.home.root, session_id) / f"round-{round_number}" / client_id
-    try:
-        found = [path for path in above.iterdir() if path.name.partition("-")[0] == entry_point.partition("-")[0]]
-        return max((path / TASK_JSON).stat().st_mtime for path in found if (path / TASK_JSON).exists())
-    except (OSError, ValueError):
-        return None
 
 
 def task_of(row: TaskRow) -> Task:

@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
-from fedpkg.api.changes import database_version
+from fedpkg.api.changes import database_version, slots_version
 from fedpkg.api.opening import opened
 from fedpkg.stores.home import Home
 
@@ -62,8 +62,13 @@ class Reader:
         return Home(self._home).state_db.exists()
 
     async def stamp(self) -> str:
-        """A text that changes when a process has written to the store, or when a session's process is gone."""
-        return await self.call(lambda at: f"{self._start}.{database_version(at)}.{'.'.join(sorted(at.running()))}")
+        """A text that changes when a process has written to the store, a slot has a new task, or a session's process
+        is gone."""
+
+        def told(at: Opened) -> str:
+            return f"{self._start}.{database_version(at)}.{slots_version(at)}.{'.'.join(sorted(at.running()))}"
+
+        return await self.call(told)
 
     async def next_of(self, pieces: Iterator[bytes]) -> bytes | None:
         """The next piece of what is read bit by bit; None: it has ended."""

@@ -34,6 +34,7 @@ from fedpkg.files import remove_tree
 from fedpkg.log import event
 from fedpkg.waist.answer import Answer
 from fedpkg.waist.order import Order
+from fedpkg.waist.slots import SlotBoard
 
 logger = logging.getLogger("fedpkg.dispatch")
 LOST_TRIES = 3  # attempts of a task whose keepers are killed from outside, until this is recorded as its failure
@@ -43,6 +44,7 @@ LOST_TRIES = 3  # attempts of a task whose keepers are killed from outside, unti
 class _Slot:
     """Runs one task at a time, with one keeper for each zygote that it has used."""
 
+    number: int
     input: SlotInput
     keepers: dict[str, Keeper] = field(default_factory=dict)
     running: str | None = None  # task id
@@ -127,7 +129,8 @@ class LocalExecutor(OnSite):
         self._environs = Environs()
         self._disk = Disk()
         self._walls = Walls(folder / "walls") if launcher.isolated else None
-        self._slots = [_Slot(SlotInput(self._inputs / str(number))) for number in range(len(slots))]
+        self._slots = [_Slot(number, SlotInput(self._inputs / str(number))) for number in range(len(slots))]
+        self._board = SlotBoard(site.home, len(slots))
         lanes: dict[tuple[Gpu, ...], _Lane] = {}
         for slot, place in zip(self._slots, slots, strict=True):
             lanes.setdefault(place.gpus, _Lane(place)).free.append(slot)
@@ -195,6 +198,7 @@ class LocalExecutor(OnSite):
             thread.join()
         remove_tree(self._inputs)
         self._copies.clear()
+        self._board.close()
         if self._walls is not None:
             self._walls.clear()
         while True:  # orders that no thread took
@@ -279,7 +283,7 @@ class LocalExecutor(OnSite):
         goes_on: Callable[[Step, Outcome], bool],
     ) -> InSlot:
         """Wait for a slot and run the calls of a task in it: see `Tools`."""
-        with lane.slot(turn, lambda: self._is_cancelled(job)) as slot:
+        with lane.slot(turn, lambda: self._is_cancelled(job)) as slot, self._on_board(slot, job):
             given = slot.input if is_big(job) else None
             inode = None if given is None else given.put(job)
             sent_at = time.monotonic()
@@ -291,6 +295,14 @@ class LocalExecutor(OnSite):
                     break
             ended_at = time.monotonic()
             return InSlot(sent_at, ended_at, given, given is None or given.is_as_given())
+
+    @contextmanager
+    def _on_board(self, slot: _Slot, job: Job) -> Iterator[None]:
+        self._board.take(slot.number, job.order, time.time())
+        try:
+            yield
+        finally:
+            self._board.free(slot.number)
 
     def _run_call(self, slot: _Slot, job: Job, key: str, call: Call) -> Outcome:
         if self._walls is None:

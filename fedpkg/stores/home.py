@@ -57,6 +57,7 @@ class Home:
         data/         the clients' partitions
         sessions/     <session_id>/…  the files of each session
         lock          held by the one controller that may write; lock.json describes it
+        slots.jsonl   what each slot runs now, while a session runs
     """
 
     def __init__(self, root: Path) -> None:

@@ -27,12 +27,15 @@ from fedpkg.api import (
     topology,
     values,
 )
+from fedpkg.api.changes import slots_version
 from fedpkg.api.opening import Opened, opened
 from fedpkg.errors import ConfigError, FedpkgError, NotFound
 from fedpkg.stores.base import RoundRow
 from fedpkg.stores.home import Home
 from fedpkg.stores.opening import open_store
 from fedpkg.stores.overview import decoder_of
+from fedpkg.waist.order import Order
+from fedpkg.waist.slots import NAME, SlotBoard
 from tests.unit.api.conftest import in_store
 
 Write = Callable[..., Path]
@@ -86,6 +89,10 @@ def test_running_session_says_what_it_does(written: Write) -> None:
             # Round 5 began years ago; each of the 4 rounds after it still takes its time.
             assert found.seconds_left == 4 * rounds.get_round(at, "digits-1", 4).round.seconds
             assert found.now is not None and (found.now.phase, found.now.round_number) == ("training", 5)
+            assert rounds.get_round(at, "digits-1", 5).round.status == "training"
+    with opened(root) as at:  # its process is gone
+        assert [one.status for one in rounds.list_rounds(at, "digits-1").items][3:] == ["finished", "interrupted"]
+        assert rounds.get_round(at, "digits-1", 5).round.status == "interrupted"
 
 
 def test_rounds_have_sums_and_requests(at: Opened) -> None:
@@ -195,20 +202,38 @@ def test_failures_have_logs_and_a_command_that_repeats_them(at: Opened, home: Pa
 def test_tasks_in_flight_are_those_without_an_answer(written: Write) -> None:
     root = written(status="running", rounds=2)
     home = Home.open(root)
+    order = Order(
+        task_id="digits-1/2/client-003",
+        session_id="digits-1",
+        round_number=2,
+        client_id="client-003",
+        entry_point="train",
+        package="0" * 64,
+        reply_spec="0" * 64,
+        seed=0,
+    )
     with open_store(home) as store, home.lock() as note:
         note("digits-1")
         in_store(root, "delete from tasks where task_id = 'digits-1/2/client-003'")
         in_store(root, "update requests set status = 'asked' where round_number = 2")
         in_store(root, "update tasks set request_id = '1' where entry_point = 'train'")
-        folder = home.session_folder("digits-1") / "round-2" / "client-003" / "train"
-        folder.mkdir(parents=True)
+        board = SlotBoard(root, 2)
         with opened(root) as at:
             assert tasks.tasks_in_flight(at, "digits-1").waiting == 1
-            (folder / "task.json").write_text("{}")
+            before = slots_version(at)
+            board.take(1, order, since=5.0)
             flying = tasks.tasks_in_flight(at, "digits-1")
+            assert slots_version(at) != before
             assert (flying.slots, flying.total, flying.waiting) == (2, 1, 0)
-            assert flying.running[0].client_id == "client-003" and flying.running[0].since
+            (running,) = flying.running
+            assert (running.slot, running.client_id, running.since) == (1, "client-003", 5.0)
             assert clients.get_client(at, "digits-1", "client-003").state == "in flight"
+            board.free(1)
+            assert not tasks.tasks_in_flight(at, "digits-1").running
+            (root / NAME).write_text('{"slot": \n\xff')
+            assert not tasks.tasks_in_flight(at, "digits-1").running
+            board.close()
+            assert slots_version(at) == 0
         assert store.get_session("digits-1").status == "running"
 
 

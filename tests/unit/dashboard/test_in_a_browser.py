@@ -211,6 +211,7 @@ def test_an_operator_sees_rounds_as_they_happen_stops_and_resumes(chromium: Any,
         page.locator(".state.running").wait_for()
         page.get_by_role("link", name=running.session.id).click()
         page.locator("#table-rounds tbody tr").nth(1).wait_for()
+        page.locator("#table-slots tbody tr", has_text="client-0").wait_for()
         check(visit, f"/sessions/{running.session.id}")
         page.evaluate("window.kept = document.querySelector('h1')")
         running.open(2)

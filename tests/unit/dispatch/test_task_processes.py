@@ -31,6 +31,8 @@ from fedpkg.dispatch.keepers import FORK_PATIENCE_S
 from fedpkg.dispatch.site import PackageOnDisk
 from fedpkg.dispatch.zygotes import ZYGOTE
 from fedpkg.errors import DispatchError
+from fedpkg.waist import slots
+from fedpkg.waist.slots import occupied_slots
 
 # The main process, a child, a grandchild, a daemon with a session of its own, a shell; all ignore SIGTERM, and each
 # leaves a file named after its process id in the folder --pids.
@@ -179,13 +181,28 @@ def test_task_cancelled_before_its_interpreter_is_ready_is_cancelled(
     assert bench.run(inline(tmp_path, "tell()"), task_id=tasks[0].task_id).status == "ok"  # the id means nothing now
 
 
+def test_slots_are_free_on_the_board_when_their_tasks_have_ended(
+    bench: Bench, tmp_path: Path, pids: Callable[[], list[int]]
+) -> None:
+    task = bench.task(inline(tmp_path, FOREVER), arguments={"pids": str(tmp_path / "pids")})
+    future, home = bench.executor.submit(task), bench.executor.site.home
+    pids()
+    assert [one.task_id for one in occupied_slots(home)] == [task.task_id]
+    bench.executor.cancel(task.task_id)
+    assert future.result(5).status == "cancelled" and occupied_slots(home) == []
+
+
 def test_close_ends_everything(open_bench: Callable[..., Bench], tmp_path: Path, pids: Callable[[], list[int]]) -> None:
     bench = open_bench(slots=2)
     package = inline(tmp_path, FOREVER)
     running = [bench.submit(package, arguments={"pids": str(tmp_path / "pids")})]
     family = pids()
     running += [bench.submit(package, arguments={"pids": str(tmp_path / "pids")}) for _ in range(3)]
+    home = bench.executor.site.home
+    wait_until(lambda: [one.slot for one in occupied_slots(home)] == [0, 1], "both slots on the board")
+    assert all(one.entry_point and one.since > 0 for one in occupied_slots(home))
     bench.executor.close()
+    assert not (home / slots.NAME).exists()
     assert [future.result(0).status for future in running] == ["cancelled"] * 4
     assert not any(future.result().task.next_state.exists() for future in running)
     assert all_gone(family)
