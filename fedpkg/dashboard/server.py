@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aiohttp import hdrs, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from fedpkg.api.actions import start_resuming, stop_session
 from fedpkg.api.encoding import encode
@@ -294,7 +295,13 @@ async def _static(request: web.Request) -> web.StreamResponse:
 
 def serve(home: Path, access: Access, at: socket.socket) -> None:
     """Serve the pages until SIGINT, SIGTERM or SIGHUP."""
+    logging.getLogger("aiohttp.server").addFilter(_is_fault)
     asyncio.run(_serve(Dashboard(home, access).application(), at))
+
+
+def _is_fault(record: logging.LogRecord) -> bool:
+    """Whether a message of aiohttp is about more than a request that is no HTTP, which has been answered with 400."""
+    return record.exc_info is None or not isinstance(record.exc_info[1], HttpProcessingError)
 
 
 async def _serve(app: web.Application, at: socket.socket) -> None:

@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -326,3 +327,12 @@ def test_what_is_imported_before_the_answer(before: str, absent: set[str]) -> No
     probe = f"import sys, {before}; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert not absent & {*ran.stdout.split()}
+
+
+def test_a_request_that_is_no_http_is_refused_in_silence(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    with served(tmp_path) as server:
+        for sent in (b"GET / HTTP/1.1", b"GET / HTTP/1.1\r\nHost: x\r\nHost: y", b"GET http://[/ HTTP/1.1\r\nHost: x"):
+            with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+                connection.sendall(sent + b"\r\n\r\n")
+                assert connection.recv(100).startswith(b"HTTP/1.0 400 "), sent
+    assert "Traceback" not in capfd.readouterr().err
