@@ -93,6 +93,11 @@ def _differences(at: Opened, curves: list[Curves]) -> list[Difference]:
         {".".join(path): value for path, value in leaves(at.without_paths(without_secrets(one.session.config)))}
         for one in curves
     ]
+    # An empty section is not told apart from one that is absent, where another session has keys in it.
+    inside = {key[:dot] for tree in trees for key in tree for dot in range(len(key)) if key[dot] == "."}
+    trees = [
+        {key: value for key, value in tree.items() if key not in inside or value not in (None, {})} for tree in trees
+    ]
     found = []
     for key in dict.fromkeys(key for tree in trees for key in tree):
         told = {json.dumps(tree[key], sort_keys=True, default=str) if key in tree else None for tree in trees}

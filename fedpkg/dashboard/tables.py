@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from fedpkg.dashboard.asked import Asked
 
 Kind: TypeAlias = Literal[
-    "text", "number", "whole", "bytes", "seconds", "time", "state", "digest", "rounds", "pick"
+    "text", "prose", "number", "whole", "bytes", "seconds", "time", "state", "digest", "rounds", "pick"
 ]  # rounds: of num_rounds of the row; pick: selects the row, and is in no file
 Row: TypeAlias = Mapping[str, Any]
 PER_PAGE = 50

@@ -10,6 +10,7 @@ from fedpkg.dashboard.page import Page, Part
 from fedpkg.dashboard.pages.configuration import text_of
 from fedpkg.dashboard.pages.sessions import COLUMNS, session_row
 from fedpkg.dashboard.tables import Column, Row, Table, table_of
+from fedpkg.reporting.charts import PHASES
 
 MOST = 20  # sessions side by side
 
@@ -58,7 +59,7 @@ def _outcomes(asked: Asked, found: Comparison) -> Table:
     rows: list[Row] = []
     for told in found.outcomes:
         winner = None if told.winner is None else found.sessions[told.winner].session_id
-        row: dict[str, object] = {"metric": told.metric, "phase": told.phase, "winner": winner}
+        row: dict[str, object] = {"metric": told.metric, "phase": PHASES.get(told.phase, told.phase), "winner": winner}
         for number in range(len(found.sessions)):
             row |= {f"final{number}": told.final[number], f"best{number}": told.best[number]}
             row[f"at{number}"] = told.best_round[number]

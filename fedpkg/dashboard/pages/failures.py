@@ -16,7 +16,7 @@ COLUMNS = (
     Column("client_id", "client", link=lambda row: address("tasks", row["task_id"]), is_sortable=False),
     Column("entry_point", "entry point", is_sortable=False),
     Column("failure", "failure", is_sortable=False),
-    Column("message", "message", is_sortable=False),
+    Column("message", "message", "prose", is_sortable=False),
     Column("attempt", "attempt", "whole", is_sortable=False),
     Column("seconds", "time", "seconds", is_sortable=False),
     Column("started_at", "started", "time", is_sortable=False),

@@ -7,7 +7,7 @@ from dataclasses import replace
 from functools import partial
 
 from fedpkg.api.clients import list_clients
-from fedpkg.api.metrics import Curves, MetricName
+from fedpkg.api.metrics import Curves, MetricName, metric_names
 from fedpkg.api.topology import list_clusters
 from fedpkg.dashboard.asked import Asked, address
 from fedpkg.dashboard.curves import MOST_CHOSEN, View, chart_of, clusters_chart, lines_of, some_clients
@@ -95,6 +95,7 @@ def one_metric(asked: Asked) -> Page:
     if has_clients and (spread := _spread(asked, session_id, metric, phases[0], curves)):
         parts["spread"] = spread
     clusters = [one.path for one in list_clusters(asked.at, session_id)] if has_clients else []
+    clusters = [path for path in clusters if _has(asked, session_id, path, metric)]
     if clusters:
         parts["clusters"] = partial(clusters_chart, asked, session_id, metric, view, clusters)
     parts["values"] = _values(asked, curves, metric, phases)
@@ -102,6 +103,11 @@ def one_metric(asked: Asked) -> Page:
     values |= {"has_clients": has_clients, "has_spread": "spread" in parts, "has_clusters": bool(clusters)}
     trail = trail_of(detail, ("Metrics", address("sessions", session_id, "metrics")))
     return Page(f"How did {metric} develop?", values, parts, (), trail)
+
+
+def _has(asked: Asked, session_id: str, cluster: str, metric: str) -> bool:
+    """Whether the clients of a cluster report the metric."""
+    return any(one.metric == metric for one in metric_names(asked.at, session_id, cluster=cluster))
 
 
 def _spread(asked: Asked, session_id: str, metric: str, phase: str, curves: Curves) -> Part | None:

@@ -57,7 +57,7 @@ def one_sweep(asked: Asked) -> Page:
         Column("rounds_done", "rounds", "whole"),
         Column("session_id", "session", link=lambda row: row["session_id"] and address("sessions", row["session_id"])),
         Column("baseline", "baseline"),
-        Column("error", "error"),
+        Column("error", "error", "prose"),
     ]
     sort = "best" if found.lower_is_better else "-best"
     empty = "The sweep has no points yet."

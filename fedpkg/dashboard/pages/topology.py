@@ -17,7 +17,7 @@ COLUMNS = (
     Column("strategy", "strategy"),
     Column("rounds", "rounds", "whole"),
     Column("failed", "failed", "whole", about="rounds of the session in which it failed"),
-    Column("reason", "why it failed last"),
+    Column("reason", "why it failed last", "prose"),
     Column("num_ok", "replies ok", "whole"),
     Column("num_asked", "of asked", "whole"),
     Column("weight", "weight", "number"),

@@ -323,6 +323,9 @@ def test_sessions_are_compared(at: Opened) -> None:
     assert accuracy.final == [None, None, 0.25] and accuracy.best_round == [None, None, 1] and accuracy.winner == 2
     of_equals = [one.winner for one in comparing.compare(at, ["swept-0", "swept-1"]).outcomes if len({*one.best}) == 1]
     assert of_equals and {*of_equals} == {None}
+    keys = [one.key for one in comparing.compare(at, ["nested", "tree"]).differences]
+    assert not {"topology", "arguments"}.intersection(keys), "one of them has keys in these sections"
+    assert any(key.startswith("topology.") for key in keys) and any(key.startswith("arguments.") for key in keys)
     overlay = comparing.compare_series(at, ["digits-killed", "digits-former", "nested"], "test_loss")
     assert [one.session_id for one in overlay.series] == ["digits-killed", "digits-former"]
     assert len(overlay.missing) == 1
