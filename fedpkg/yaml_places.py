@@ -35,8 +35,11 @@ class _Loader(yaml.SafeLoader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         has_combiners = isinstance(index, yaml.ScalarNode) and index.value == "children"
         if self._depth >= self.max_tree_nesting or self._depth - self._of_trees >= self.max_nesting:
-            most = self.max_tree_nesting if self._of_trees else self.max_nesting
-            raise self.refused(f"nested too deeply (more than {most} levels)", self.peek_event())  # type: ignore[no-untyped-call]
+            is_tree = self._of_trees > 0 and self.max_tree_nesting > self.max_nesting
+            most = self.max_tree_nesting if is_tree else self.max_nesting
+            hint = f"a tree may have about {most // 2 - 10} levels of combiners" if is_tree else "use fewer levels"
+            event = self.peek_event()  # type: ignore[no-untyped-call]
+            raise self.refused(f"nested too deeply (more than {most} levels)", event, hint)
         if self._depth == MAX_NESTING:
             allow_deep_calls()
         self._depth, self._of_trees = self._depth + 1, self._of_trees + 2 * has_combiners
@@ -44,9 +47,9 @@ class _Loader(yaml.SafeLoader):
         self._depth, self._of_trees = self._depth - 1, self._of_trees - 2 * has_combiners
         return node
 
-    def refused(self, problem: str, event: Any) -> ConfigError:
+    def refused(self, problem: str, event: Any, hint: str) -> ConfigError:
         line = event.start_mark.line + 1
-        return ConfigError(f"{self.source}, line {line}: {problem}", hint="write the value in full", line=line)
+        return ConfigError(f"{self.source}, line {line}: {problem}", hint=hint, line=line)
 
 
 for _name, _pattern, _first in (
@@ -76,7 +79,7 @@ class _PlainLoader(_Loader):
     def compose_node(self, parent: yaml.Node | None, index: Any) -> yaml.Node | None:
         event = self.peek_event()  # type: ignore[no-untyped-call]
         if isinstance(event, yaml.AliasEvent) or getattr(event, "anchor", None) or getattr(event, "tag", None):
-            raise self.refused("anchors, aliases and tags (&, *, !) are not allowed", event)
+            raise self.refused("anchors, aliases and tags (&, *, !) are not allowed", event, "write the value in full")
         return super().compose_node(parent, index)
 
 

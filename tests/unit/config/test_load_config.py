@@ -497,6 +497,12 @@ def test_no_alias_and_no_list_of_children_nests_without_limit(folder: Path) -> N
     assert "nested too deeply (more than 500 levels)" in refusal(folder, "\n".join(trees))
 
 
+def test_a_tree_that_is_too_deep_is_told_how_deep_it_may_be(folder: Path) -> None:
+    with pytest.raises(ConfigError, match="nested too deeply \\(more than 500 levels\\)") as caught:
+        load(folder, "topology: " + "{children: [" * 260)
+    assert caught.value.hint == "a tree may have about 240 levels of combiners"
+
+
 def test_aliases_cannot_make_much_of_little(folder: Path) -> None:
     lines = ["a0: &a0 [x, x, x, x, x, x, x, x, x, x]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 12)]

@@ -57,6 +57,7 @@ def left(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactor
     yield Left(federation, session, isolated)
     for mounted in home.root.glob("sessions/*/clients/*/*/state/mounted"):
         subprocess.run(["umount", mounted], check=False)
+    remove_tree(home.sessions)  # pytest cannot remove what is marked as immutable
 
 
 @pytest.mark.parametrize("word", REFUSED)
