@@ -5,7 +5,7 @@ PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV ?= .venv
 # Tests at the same time: most of them wait for processes.
-JOBS ?= 2
+JOBS ?= 3
 BIN := $(VENV)/bin
 # What is installed is noted with the checksum of pyproject.toml: the time of a copied or cached .venv proves nothing.
 SUM := $(shell cksum < pyproject.toml | cut -d ' ' -f 1)

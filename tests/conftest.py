@@ -3,6 +3,7 @@
 import os
 import re
 import signal
+import sys
 
 # Before PyTorch is imported: where tests run side by side, its threads wait for each other in busy loops, for more than
 # they work. Tests about threads set their number themselves.
@@ -16,6 +17,14 @@ settings.load_profile("fedpkg")
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a script's background job: fedpkg would ignore it, too
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+_RECURSION_LIMIT = sys.getrecursionlimit()
+
+
+def pytest_runtest_teardown() -> None:
+    """Readers of deep trees raise the limit of the process, where whatever goes too deep then takes far longer."""
+    sys.setrecursionlimit(_RECURSION_LIMIT)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest deselects by marker

@@ -29,8 +29,8 @@ SHORTER: dict[str, dict[str, str]] = {
     "examples/experiments/README.md": {"rounds=3": "rounds=1"},
     "examples/first-package/README.md": {"rounds=3 ": "rounds=1 clients.count=2 "},
     "examples/from-fedn/README.md": {
-        "python prepare_data.py": "python prepare_data.py && rm -r data/clients/[34]",
-        "--rounds 10 executor.workers=2": "--rounds 2 executor.workers=2",
+        "python prepare_data.py": "python prepare_data.py && rm -r data/clients/[234]",
+        "--rounds 10 executor.workers=2": "--rounds 1 executor.workers=2",
     },
     "examples/message-app/README.md": {
         "num-server-rounds=5 fraction-train=1.0": "num-server-rounds=1 fraction-train=0.2",

@@ -29,6 +29,7 @@ def script_of(lesson: str) -> str:
 
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("lesson", [pytest.param(one, marks=[pytest.mark.soak] * (one in SHORTER)) for one in LESSONS])
+@pytest.mark.every_push("^(?!examples/federated-pytorch)")  # whose algorithms have tests of their own
 def test_lesson_runs_as_written(repository: Path, lesson: str) -> None:
     assert "Traceback" not in bash(script_of(lesson), (repository / lesson).parent, warm=True)
 
@@ -59,6 +60,7 @@ def test_lesson_shows_functions_that_are_there() -> None:
 
 
 @pytest.mark.parametrize("fewer", [pytest.param("", marks=pytest.mark.soak), "clients.count=3"])
+@pytest.mark.every_push("^(?!digits)")  # which README.md runs
 @pytest.mark.parametrize("example", sorted(path.parent.name for path in ROOT.glob("examples/*/run.yaml")))
 def test_example_without_a_lesson_runs(repository: Path, example: str, fewer: str) -> None:
     if (ROOT / "examples" / example / "README.md").exists():
@@ -67,6 +69,7 @@ def test_example_without_a_lesson_runs(repository: Path, example: str, fewer: st
     assert "failed" in output and "Look further" in output
 
 
+@pytest.mark.soak
 @pytest.mark.skipif(not version("torch").startswith("2.13"), reason="the seed models were made with PyTorch 2.13")
 def test_seed_models_are_remade_as_they_say(repository: Path, tmp_path: Path) -> None:
     text = (ROOT / "seed_models" / "README.md").read_text()

@@ -49,6 +49,7 @@ def accuracy(table: ModuleType) -> dict[str, dict[str, float]]:
     return found
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("name", ROBUST)
 def test_robust_ones_stay_near_the_clean_run(
     name: str, accuracy: dict[str, dict[str, float]], table: ModuleType
@@ -62,6 +63,7 @@ def test_robust_ones_stay_near_the_clean_run(
         assert found >= clean - LOSS.get(name, 3), attack
 
 
+@pytest.mark.soak
 def test_the_mean_does_not(accuracy: dict[str, dict[str, float]]) -> None:
     clean = accuracy["weighted_mean"]["none"]
     for attack, found in accuracy["weighted_mean"].items():
@@ -74,6 +76,7 @@ def test_others_do_not_say_that_they_stand_so_many(name: str, table: ModuleType)
     assert made.aggregator.stands(CLIENTS) < ATTACKERS
 
 
+@pytest.mark.soak
 def test_the_lesson_shows_what_is_measured(accuracy: dict[str, dict[str, float]]) -> None:
     first = (EXAMPLE / "README.md").read_text().partition("Rules that look")[0]
     rows = [re.split(r"[ |]+", line.strip("| ")) for line in first.splitlines() if re.match(r"\| [a-z]\w+ ", line)]

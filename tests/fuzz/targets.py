@@ -27,6 +27,7 @@ from fedpkg.errors import FedpkgError
 from fedpkg.formats.base import ModelForm
 from fedpkg.formats.metadata import num_examples, read_metadata, read_metrics
 from fedpkg.formats.model_file import detect_form, read_model, read_seed_model, read_sets, write_model, write_sets
+from fedpkg.shown import shown
 from fedpkg.weights.weights import Weights
 
 MAX_BYTES = 1 << 20
@@ -65,7 +66,7 @@ def _spec(data: bytes) -> None:
         try:
             spec = read_spec(path)
         except FedpkgError as error:
-            assert "\n" not in error.message and error.message.isprintable(), error.message
+            assert shown(error.message) == error.message, "it has hidden characters"
             return
     assert spec.entry_points
     assert all(entry_point.command.strip() for entry_point in spec.entry_points.values())
@@ -76,7 +77,7 @@ def _app(data: bytes) -> None:
         try:
             read_app(path)
         except FedpkgError as error:
-            assert "\n" not in error.message and error.message.isprintable(), error.message
+            assert shown(error.message) == error.message, "it has hidden characters"
             assert len(error.message) < 3000
 
 

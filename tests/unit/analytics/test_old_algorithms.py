@@ -159,6 +159,7 @@ def test_mock_client_equals_the_pooled_computation(case: Case, parts: list[pd.Da
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.folder)
+@pytest.mark.every_push("v1-average|v2-nested|v3-new-client")
 def test_session_equals_the_pooled_computation(case: Case, parts: list[pd.DataFrame], pattern: str, home: Home) -> None:
     everything = pd.concat(parts, ignore_index=True)
     case.check(run(case, pattern, home, "executor.name=forkserver"), everything, parts)
@@ -175,6 +176,7 @@ def test_session_equals_the_pooled_computation(case: Case, parts: list[pd.DataFr
         *(pytest.param(one, marks=pytest.mark.soak) for one in ("v2-summary", "v3-crosstab", "v3-regression")),
     ],
 )
+@pytest.mark.every_push("v1-average-process")
 def test_session_of_another_executor_equals_the_pooled_computation(
     name: str, executor: str, parts: list[pd.DataFrame], pattern: str, home: Home
 ) -> None:

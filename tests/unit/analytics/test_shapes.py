@@ -62,12 +62,14 @@ def test_the_mean_is_that_of_all_rows(run: Any, folder: str) -> None:
 
 @pytest.mark.parametrize("executor", ["process", "resident"])
 @pytest.mark.parametrize("folder", ["v4-average", "v5-average"])
+@pytest.mark.every_push("v5-average-process")
 def test_the_mean_of_another_executor_is_that_of_all_rows(tmp_path: Path, folder: str, executor: str) -> None:
     found = in_session(tmp_path, executor)(folder, "central_average", hospitals(), column_name="age")
     assert found["average"] == pooled()["age"].mean()
 
 
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
+@pytest.mark.every_push("process")
 def test_an_installed_library_is_not_used_as_its_client_would_look_for_a_server(tmp_path: Path, executor: str) -> None:
     folder = tmp_path / "v4-average"
     shutil.copytree(ALGORITHMS / "v4-average", folder)

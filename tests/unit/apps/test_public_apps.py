@@ -163,6 +163,7 @@ def test_a_strategy_of_the_app_decides(apps: Apps, strategy: str) -> None:
     np.testing.assert_allclose(result["w"], w)
 
 
+@pytest.mark.soak
 def test_vertical_learning_is_that_of_the_whole_net(apps: Apps) -> None:
     apps.run("vertical")
     with task_of("vertical") as task:

@@ -138,6 +138,7 @@ BAD = {
         ("FedAdam", "", dict.fromkeys(range(20), "part"), 0),
     ],
 )
+@pytest.mark.every_push("FedAvg-frac")
 def test_the_mean_is_that_of_the_app_and_bad_replies_are_reported_alike(
     base: str,
     settings: str,
@@ -165,6 +166,7 @@ def test_the_mean_is_that_of_the_app_and_bad_replies_are_reported_alike(
     assert len(said[0]) > 4 and not any("Traceback" in line for line in said[0])
 
 
+@pytest.mark.soak
 def test_an_app_without_the_replies_goes_on_to_the_same_bits_after_a_kill(
     federation: Federation, tmp_path: Path, at_once: Spoiling, calls: list[averaging.Averaged]
 ) -> None:
@@ -227,6 +229,7 @@ def test_arrays_of_replies_are_not_kept_for_the_app(federation: Federation, tmp_
         ),
     ],
 )
+@pytest.mark.every_push("-pass-")
 def test_a_strategy_that_may_need_the_replies_gets_them(
     base: str,
     lines: str,
@@ -243,7 +246,7 @@ def test_a_strategy_that_may_need_the_replies_gets_them(
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kill_at", [3, 13])
-@pytest.mark.every_push("3")
+@pytest.mark.every_push("^3$")
 def test_a_session_that_is_killed_while_replies_arrive_goes_on_to_the_same_bits(
     federation: Federation, tmp_path: Path, kill_at: int
 ) -> None:

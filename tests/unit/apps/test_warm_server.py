@@ -156,6 +156,7 @@ def test_a_warm_server_draws_the_same_nodes_and_gives_the_same_models_as_a_cold_
 
 @pytest.mark.slow
 @pytest.mark.parametrize("what", KILLS)
+@pytest.mark.every_push("itself")
 def test_a_warm_server_goes_on_to_the_same_bits_when_something_is_killed(
     federation: Federation, app: Path, tmp_path: Path, what: str
 ) -> None:
@@ -224,6 +225,7 @@ def test_a_warm_server_has_the_limits_of_the_run(federation: Federation, app: Pa
     assert [how for how, *_ in starts(federation, session.session_id)] == ["warm"]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_session_of_older_rules_goes_on_with_a_cold_server_and_its_draws(federation: Federation, app: Path) -> None:
     write_server(app, "def beside(number):\n    assert number < 2\n")

@@ -205,6 +205,7 @@ client.save(sys.argv[1], torch.nn.Linear(2, 1).to(torch.bfloat16))
 """
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_seed_asks_build_for_the_form_of_the_name(here):
     """A package that writes what it is asked for, one that names its own file, and one that always writes npz."""

@@ -23,6 +23,7 @@ from fedpkg.toml_places import read_toml
 
 
 @pytest.mark.parametrize("template", ["pytorch", "hydra", "shell"])
+@pytest.mark.every_push("pytorch|shell")
 def test_a_project_runs_at_once(tmp_path: Path, template: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     assert run_command(["new", "my project", "--template", template]) == 0
@@ -32,6 +33,7 @@ def test_a_project_runs_at_once(tmp_path: Path, template: str, monkeypatch: pyte
     assert ran.code == 0 and " 0 failed" in ran.err, ran.err
 
 
+@pytest.mark.soak
 def test_a_message_app_is_read_and_has_tests_that_pass(tmp_path: Path) -> None:
     folder = tmp_path / "Digits 2"
     assert run_command(["new", str(folder)]) == 0

@@ -89,6 +89,7 @@ def test_files_larger_than_their_limit_are_named_with_it(tmp_path, monkeypatch):
         assert 0 < ended.code < 70 and f"larger than {max_bytes >> 20} MiB" in ended.err, ended
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_federation_runs_at_the_largest_numbers(tmp_path, monkeypatch):
     """What the configuration accepts, the calls of the system must take."""

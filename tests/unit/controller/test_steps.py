@@ -82,6 +82,7 @@ def test_step_with_many_requests_is_on_record(federation: Federation) -> None:
     assert (folder / "round-1" / "client-1" / "train-2" / "task.json").exists()
 
 
+@pytest.mark.soak
 def test_failed_call_for_a_gradient_can_be_repeated_by_hand(federation: Federation, tmp_path: Path) -> None:
     arguments = {"all": {"drifts": True}, "gradient": {"fails": "client-4@1"}}
     strategy = {"name": "vrcs", "theta": 0.2, "p": 0.3, "q": 0.1}
@@ -355,6 +356,7 @@ def test_step_that_asks_otherwise_when_it_is_repeated_is_refused(
     assert federation.resume(session_id).status == "finished"
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_vrcs_arrives_at_the_solution_with_clients_of_its_own(federation: Federation) -> None:
     """Real tasks, in float64: the same method as on paper (tests/unit/strategies/test_variance_reduced_methods.py)."""

@@ -243,6 +243,7 @@ def test_killed_with_outstanding_requests_a_program_is_told_the_same(
     assert federation.digests(replayed.session_id) == federation.digests(session.session_id)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_program_that_changed_within_a_round_is_refused(
     federation: Federation, tmp_path: Path, undisturbed: list[object]

@@ -165,6 +165,7 @@ def test_server_functions_choose_and_configure_and_aggregate_and_resume_to_the_s
     assert digests(federation, resumed) == digests(federation, whole)
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_incremental_and_missing_functions_are_the_mean_of_fedavg(federation: Federation, package: Path) -> None:
     plain = federation.run(config(federation, package, "", strategy={"name": "fedavg"}))
@@ -178,7 +179,7 @@ def test_incremental_and_missing_functions_are_the_mean_of_fedavg(federation: Fe
 @pytest.mark.slow
 @pytest.mark.parametrize("where", ["process", "resident", ISOLATED])
 @pytest.mark.parametrize("era", PROGRAMS)
-@pytest.mark.every_push("0.20-process|0.19-resident|scaleout-isolated")
+@pytest.mark.every_push("scaleout-isolated")
 def test_server_functions_give_the_same_bits_on_every_executor_and_isolated(
     federation: Federation, package: Path, era: str, where: str
 ) -> None:

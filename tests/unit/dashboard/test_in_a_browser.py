@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,13 @@ def visit(chromium: Any, server: Served) -> Iterator[Visit]:
     assert not found.said
 
 
-def check(visit: Visit, path: str) -> None:
+LOOKS = (("light", DESK), ("dark", DESK), ("light", PHONE))
+
+
+def check(visit: Visit, path: str, looks: Sequence[tuple[str, Any]] = LOOKS) -> None:
     """What each page must be, in each look."""
     visit.go(path)
-    for look, size in (("light", DESK), ("dark", DESK), ("light", PHONE)):
+    for look, size in looks:
         visit.page.emulate_media(color_scheme=look)
         visit.page.set_viewport_size(size)
         assert visit.page.evaluate(ACCESSIBLE) == [], f"{path}, {look}, {size['width']} pixels wide"
@@ -73,9 +76,11 @@ def check(visit: Visit, path: str) -> None:
     assert not visit.said, path
 
 
-def test_every_page_is_silent_and_accessible(visit: Visit, server: Served) -> None:
-    for path in addresses(server.home, "hostile"):
-        check(visit, path)
+@pytest.mark.parametrize("looks", ["one look", "every look"])
+@pytest.mark.every_push("one")
+def test_every_page_is_silent_and_accessible(visit: Visit, server: Served, looks: str) -> None:
+    for number, path in enumerate(addresses(server.home, "hostile")):
+        check(visit, path, [LOOKS[number % 3]] if looks == "one look" else LOOKS)
 
 
 @pytest.mark.parametrize(
@@ -83,7 +88,7 @@ def test_every_page_is_silent_and_accessible(visit: Visit, server: Served) -> No
     [("finished", ""), ("failing", "/failures"), ("private", ""), ("killed", ""), ("clustered", "/topology")],
 )
 def test_every_state_of_a_session_is_accessible(visit: Visit, server: Served, name: str, tab: str) -> None:
-    check(visit, f"/sessions/{session_ids(server.home)[name]}{tab}")
+    check(visit, f"/sessions/{session_ids(server.home)[name]}{tab}", LOOKS[1:])
 
 
 def test_the_check_finds_what_is_wrong(visit: Visit) -> None:

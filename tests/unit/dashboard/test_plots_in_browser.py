@@ -69,6 +69,7 @@ def gallery(chromium: Any, server: Any) -> Iterator[Gallery]:
 
 
 @pytest.mark.parametrize("name", NAMES, ids=["tags", "entities"])
+@pytest.mark.every_push("tags")
 def test_every_kind_is_drawn_and_every_text_is_shown_as_it_is(gallery: Gallery, name: str) -> None:
     charts = every_kind(name)
     gallery.show(charts)

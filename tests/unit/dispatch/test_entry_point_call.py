@@ -185,8 +185,7 @@ def test_seed_reaches_numpy(bench: Bench, misbehave: PackageOnDisk, model: Path)
     assert draws["random"] == random.Random(2**40 + 3).random()
 
 
-@pytest.mark.slow
-@pytest.mark.every_push("forkserver")
+@pytest.mark.soak
 def test_seed_reaches_torch_and_threads_too(bench: Bench, tmp_path: Path) -> None:
     import torch
 

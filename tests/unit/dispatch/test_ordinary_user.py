@@ -55,5 +55,6 @@ def test_all_walls_and_their_limits_hold() -> None:
     run_tests_as_nobody("isolated and not nobody or limit_holds", HERE / "test_isolation.py", whole=True)
 
 
+@pytest.mark.soak
 def test_big_files_are_shared_by_their_tasks_too() -> None:
     run_tests_as_nobody("process and (share_one_copy or own_clients or may_not_write)", HERE / "test_package_files.py")

@@ -126,9 +126,8 @@ torch.cuda._is_in_bad_fork = lambda: os.getpid() != ours
 """
 
 
-@pytest.mark.slow
+@pytest.mark.soak
 @pytest.mark.parametrize("on_gpus", [True, False])
-@pytest.mark.every_push("True")
 def test_import_that_uses_cuda_at_once_runs_cold_where_tasks_have_gpus(
     on_gpus: bool, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:

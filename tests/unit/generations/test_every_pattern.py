@@ -190,9 +190,7 @@ PATTERNS = {
 }
 EVERY_PUSH = {
     ("$ENTRYPOINT_OPTS", "0.4"),
-    ("a function that makes the seed", "0.8"),
     ("a startup that makes the data", "0.20"),
-    ("the variable", "scaleout"),
 }
 FORMS = [
     pytest.param(pattern, era, marks=pytest.mark.slow if (pattern, era) in EVERY_PUSH else pytest.mark.soak)

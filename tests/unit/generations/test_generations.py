@@ -134,23 +134,22 @@ def test_table_has_every_package() -> None:
     assert set(GENERATIONS) == {path.name for path in PACKAGES.iterdir()}
 
 
-# Of packages that are alike to the executors, every push runs one on all of them; all of them run at least warm.
-ALIKE = {
-    *("fedn-0.2-numpyarray", "fedn-0.5-get-helper", "fedn-0.8-android", "fedn-0.8-numpyhelper"),
-    *("fedn-0.9-python-env", "fedn-0.9-raw-binary", "fedn-0.20-client-settings", "fedn-0.2-pytorch", "scaleout-1"),
-}
+# Every push runs these on all executors, as they differ most to them, and the others warm.
+EVERYWHERE = {"bash", "fedn-0.4-entrypoint", "scaleout-1-startup"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [pytest.param(one, marks=[pytest.mark.soak] * (one in ALIKE)) for one in GENERATIONS])
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=[pytest.mark.soak] * (one not in EVERYWHERE)) for one in GENERATIONS]
+)
 def test_package_gives_the_same_models_on_every_executor(
     clients: Clients, name: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     check_models(clients, name, EXECUTORS, caplog)
 
 
-@pytest.mark.parametrize("name", sorted(ALIKE))
-def test_package_like_another_runs_warm(clients: Clients, name: str, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("name", sorted(GENERATIONS.keys() - EVERYWHERE))
+def test_package_runs_warm(clients: Clients, name: str, caplog: pytest.LogCaptureFixture) -> None:
     check_models(clients, name, ["forkserver"], caplog)
 
 

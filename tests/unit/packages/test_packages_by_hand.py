@@ -72,6 +72,7 @@ def tensors(path):
 # ---- digits
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_digits_learns_what_is_in_the_clients_file(folder):
     data = folder / "data.npz"
@@ -201,6 +202,7 @@ def test_shell_mean_refuses_rows_that_it_cannot_use(folder, row, complaint):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("package", ["digits", "mnist-mlp"])
+@pytest.mark.every_push("digits")
 def test_seed_models_are_what_their_packages_build(folder, package):
     call_ok(package, "build", folder / "seed.npz", "--seed=0")
     made, kept = tensors(folder / "seed.npz"), tensors(SEED_MODELS / f"{package}.npz")

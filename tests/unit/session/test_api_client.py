@@ -203,6 +203,7 @@ def test_a_session_goes_on_and_another_begins_where_it_ended(tmp_path: Path) -> 
     assert [one["name"] for one in client.get_model_trail()][-2:] == [end["name"], "nearest-mean_1"]
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_model_of_another_package_begins_no_session_by_itself(tmp_path: Path) -> None:
     other = PACKAGE.parent / "quadratic"

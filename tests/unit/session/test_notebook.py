@@ -155,6 +155,7 @@ def test_a_notebook_of_former_versions_runs_as_it_is(project: Path, cells: Seque
     assert (project / "accuracy.png").stat().st_size > 1000
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_a_notebook_sets_package_and_seed_starts_a_session_polls_and_plots(project: Path) -> None:
     notebook, printed = executed(project, CELLS)

@@ -108,6 +108,7 @@ def the_three(problem: Problem, accuracy: float) -> dict[str, tuple[int, int]]:
     }
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 def test_vrcs_saves_calls_to_the_similar_group() -> None:
     calls = the_three(problem(0.05, 0.3, 0.02), 1e-10)

@@ -420,6 +420,7 @@ def test_wrapped_models_have_the_names_of_what_is_in_the_wrapper() -> None:
         assert Weights.from_model(wrapped)["first.bias"] is model.first.bias
 
 
+@pytest.mark.soak
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # of what torch.compile imports
 def test_compiled_model_has_the_names_of_the_model() -> None:
