@@ -8,10 +8,12 @@ from pathlib import Path
 
 import msgspec
 
+from fedpkg.files import read_bounded
 from fedpkg.waist.order import Order
 
 NAME = "slots.jsonl"
 _LINE_BYTES = 2048  # each slot's line has its place in the file, so that a change is one write and needs no lock
+_MOST_BYTES = 16 << 20
 
 
 class Occupied(msgspec.Struct, frozen=True, kw_only=True):
@@ -33,7 +35,7 @@ class SlotBoard:
         self._path = home / NAME
         self._file: int | None = None
         with suppress(OSError):
-            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+            self._file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         for slot in range(slots):
             self.free(slot)
 
@@ -48,7 +50,8 @@ class SlotBoard:
             task_id=order.task_id,
             since=since,
         )
-        self._write(slot, msgspec.json.encode(told))
+        with suppress(UnicodeError):  # a name with bytes that are not text
+            self._write(slot, msgspec.json.encode(told))
 
     def free(self, slot: int) -> None:
         self._write(slot, b"")
@@ -78,7 +81,7 @@ def occupied_slots(home: Path) -> list[Occupied]:
     """The slots that run a task, in order. After a kill, the file still has them: look only for sessions that run."""
     found = []
     with suppress(OSError):
-        for line in (home / NAME).read_bytes().splitlines():
+        for line in read_bounded(home / NAME, _MOST_BYTES).splitlines():
             with suppress(msgspec.MsgspecError, UnicodeError):  # it is free, or is written at this moment
                 found.append(msgspec.json.decode(line, type=Occupied))
     return found

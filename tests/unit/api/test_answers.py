@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import shutil
 import subprocess
 import sys
@@ -231,6 +232,9 @@ def test_tasks_in_flight_are_those_without_an_answer(written: Write) -> None:
             board.free(1)
             assert not tasks.tasks_in_flight(at, "digits-1").running
             (root / NAME).write_text('{"slot": \n\xff')
+            assert not tasks.tasks_in_flight(at, "digits-1").running
+            (root / NAME).unlink()
+            os.mkfifo(root / NAME)
             assert not tasks.tasks_in_flight(at, "digits-1").running
             board.close()
             assert slots_version(at) == 0
