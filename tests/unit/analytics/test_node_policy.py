@@ -70,6 +70,7 @@ def refusals(federation: Federation) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("executor", ["process", "forkserver"])
+@pytest.mark.every_push("process")
 def test_a_hidden_column_is_found_by_no_way(federation: Federation, nodes: Path, executor: str) -> None:
     for name in ("north", "south"):
         configure(nodes, name, "allowed_columns: [age, stage]")

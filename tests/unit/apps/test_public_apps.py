@@ -60,8 +60,8 @@ def test_quickstart_is_federated_averaging(apps: Apps) -> None:
     assert all(torch.equal(recorded[name], final[name]) for name in final)
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("way", ["whole", "killed"])
-@pytest.mark.every_push("killed")
 def test_advanced_keeps_state_stops_early_and_saves_the_best(apps: Apps, way: str) -> None:
     if way == "whole":
         session = apps.run("advanced")

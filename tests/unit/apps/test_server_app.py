@@ -92,6 +92,7 @@ grid.end_round(None, {"message": message.metadata.created_at, "reply": reply.met
 
 
 @pytest.mark.parametrize("places", [("begun-2", "ends-3"), ("asked-1", "asked-3"), ("ends-2",)])
+@pytest.mark.every_push("places0")
 def test_an_app_that_is_killed_goes_on_to_the_same_bits(
     federation: Federation, tmp_path: Path, at_once: RecordsAtOnce, places: tuple[str, ...]
 ) -> None:

@@ -144,6 +144,7 @@ def test_stop_from_another_terminal_while_one_display_shows_all_points(here, env
         assert store.sweeps.get("try").status == "interrupted"
 
 
+@pytest.mark.soak
 def test_plain_run_imports_nothing_of_sweeps(here, environment):
     path = write_run_yaml(here, rounds=1, clients={"count": 1})
     code = (

@@ -23,6 +23,7 @@ def changed(model: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> s
     return {name for name, tensor in model.items() if not torch.allclose(tensor, other[name], atol=1e-6)}
 
 
+@pytest.mark.soak
 def test_methods_of_the_clients_make_the_difference_that_they_should(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

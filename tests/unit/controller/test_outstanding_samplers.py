@@ -91,6 +91,7 @@ class Leaving:
 
 
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda sampler: sampler["name"])
+@pytest.mark.every_push("least_reused|poisson")
 def test_beside_outstanding_requests_samplers_resume_to_the_same_cohorts_and_bits(
     federation: Federation, at_once: AtOnce, tmp_path: Path, sampler: dict[str, Any]
 ) -> None:

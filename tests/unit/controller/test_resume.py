@@ -337,6 +337,7 @@ def test_seed_changes_the_models(federation: Federation) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["process", "resident"])
+@pytest.mark.every_push("resident")
 def test_executor_does_not_change_a_bit(federation: Federation, sampled: Federation, name: str) -> None:
     other = federation.run(config_of(federation, executor={"name": name, "workers": 2}))
     assert outcome_of_only(sampled) == outcome_of(federation, other.session_id)

@@ -85,6 +85,7 @@ def test_every_kind_is_drawn_and_every_text_is_shown_as_it_is(gallery: Gallery, 
         )
 
 
+@pytest.mark.soak
 def test_a_plot_has_the_colours_of_the_page_and_follows_them(gallery: Gallery) -> None:
     gallery.page.emulate_media(color_scheme="light")
     gallery.show(every_kind())
@@ -143,6 +144,7 @@ def test_curves_are_hidden_by_keys_and_stay_hidden(gallery: Gallery) -> None:
     assert page.locator(".entries input").first.is_checked()
 
 
+@pytest.mark.soak
 def test_a_tree_of_one_row_is_low(gallery: Gallery) -> None:
     gallery.show([TreeChart(title="trail", nodes=[Node("0"), Node("1", "0")])])
     box = gallery.page.locator(".drawn").bounding_box()

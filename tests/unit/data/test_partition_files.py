@@ -149,6 +149,7 @@ def test_what_a_killed_process_left_behind_is_cleared_away(folder: Path) -> None
     assert {path.name for path in (folder / "cache").iterdir()} == {home.name, ".lock"}
 
 
+@pytest.mark.soak
 def test_processes_may_make_the_same_files_at_once(folder: Path) -> None:
     dataset = write_npz(folder / "d.npz", make_arrays())
     with multiprocessing.get_context("spawn").Pool(2) as pool:

@@ -44,6 +44,7 @@ def test_models_replies_and_logs_are_counted_by_the_rules_that_keep_them() -> No
     assert total([everything, last]).disk_bytes == everything.disk_bytes + last.disk_bytes
 
 
+@pytest.mark.soak
 def test_estimate_of_a_session_is_near_what_it_has_taken(tmp_path: Path) -> None:
     session = run(tree(rounds=3), tmp_path, progress=False)
     with open_store(session.home, read_only=True) as store:

@@ -53,7 +53,6 @@ KINDS_OF_STATE = {
     "dp_fedavg": "noise, a quantile that adapts, what is spent",
     "scaffold": "controls of the server and of the clients",
     "accvrcs": "a generator that asks a random number of times",
-    "noise at both ends": "noise of clients and of the server",
     "asynchronous, of few numbers": "requests that outlive a step, models of before, what clients have not sent yet",
 }
 assert KINDS_OF_STATE.keys() <= SECTIONS.keys()
