@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     )
     from fedpkg.weights.weights import Weights
 
-__version__ = "0.4.0"
+__version__ = "0.5.0"
 
 _HOMES = {
     "APIClient": "fedpkg.api_client",
