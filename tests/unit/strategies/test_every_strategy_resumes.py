@@ -52,7 +52,9 @@ KINDS_OF_STATE = {
     "bucketing of centred clipping": "the mean of before, and draws of the server",
     "dp_fedavg": "noise, a quantile that adapts, what is spent",
     "scaffold": "controls of the server and of the clients",
+    "ifca": "several models",
     "accvrcs": "a generator that asks a random number of times",
+    "noise at both ends": "noise of clients and of the server",
     "asynchronous, of few numbers": "requests that outlive a step, models of before, what clients have not sent yet",
 }
 assert KINDS_OF_STATE.keys() <= SECTIONS.keys()
