@@ -200,6 +200,7 @@ def tasks_in_flight(at: Opened, ref: Ref) -> Flying:
     """The tasks of a running session that were asked and have not ended."""
     session = at.session(ref)
     flying = in_flight(at, session, at.overview.round_sums_of(session.session_id).last_round)
+    is_running = session.session_id in at.running()
     running = [
         InFlight(
             slot=one.slot,
@@ -210,7 +211,7 @@ def tasks_in_flight(at: Opened, ref: Ref) -> Flying:
             since=one.since,
         )
         for one in occupied_slots(at.home.root)
-        if one.session_id == session.session_id and session.session_id in at.running()
+        if is_running and one.session_id == session.session_id
     ]
     executor = session.config.get("executor")
     slots = executor.get("workers") if isinstance(executor, dict) else None
