@@ -89,14 +89,12 @@ def compare_series(at: Opened, sessions: Refs, metric: Text, *, phase: Text = ""
 
 
 def _differences(at: Opened, curves: list[Curves]) -> list[Difference]:
-    trees = [
-        {".".join(path): value for path, value in leaves(at.without_paths(without_secrets(one.session.config)))}
-        for one in curves
-    ]
+    configs = [dict(leaves(at.without_paths(without_secrets(one.session.config)))) for one in curves]
     # An empty section is not told apart from one that is absent, where another session has keys in it.
-    inside = {key[:dot] for tree in trees for key in tree for dot in range(len(key)) if key[dot] == "."}
+    sections = {path[:end] for config in configs for path in config for end in range(1, len(path))}
     trees = [
-        {key: value for key, value in tree.items() if key not in inside or value not in (None, {})} for tree in trees
+        {".".join(path): value for path, value in config.items() if path not in sections or value not in (None, {})}
+        for config in configs
     ]
     found = []
     for key in dict.fromkeys(key for tree in trees for key in tree):
